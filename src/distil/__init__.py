@@ -1,0 +1,56 @@
+"""Knowledge distillation with proof: teacher in, small student out, a verdict with intervals, and the file that runs.
+
+The names below are loaded on first use, so that ``import distil`` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distil import losses as losses
+    from distil.core.errors import DistilError as DistilError
+    from distil.data.batch import Batch as Batch
+    from distil.objective.objective import Objective as Objective
+    from distil.pipeline.run import RunResult as RunResult
+    from distil.pipeline.run import run as run
+    from distil.pipeline.shipped import ShippedStudent as ShippedStudent
+    from distil.pipeline.shipped import load as load
+    from distil.recipe.load import load_recipe as load_recipe
+    from distil.recipe.recipe import Recipe as Recipe
+
+_HOMES = {
+    "Batch": "distil.data.batch",
+    "DistilError": "distil.core.errors",
+    "Objective": "distil.objective.objective",
+    "Recipe": "distil.recipe.recipe",
+    "RunResult": "distil.pipeline.run",
+    "ShippedStudent": "distil.pipeline.shipped",
+    "load": "distil.pipeline.shipped",
+    "load_recipe": "distil.recipe.load",
+    "run": "distil.pipeline.run",
+}
+
+__all__ = [
+    "Batch",
+    "DistilError",
+    "Objective",
+    "Recipe",
+    "RunResult",
+    "ShippedStudent",
+    "load",
+    "load_recipe",
+    "losses",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "losses":
+        return importlib.import_module("distil.losses")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'distil' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

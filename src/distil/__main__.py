@@ -1,0 +1,5 @@
+"""``python -m distil``."""
+
+from distil.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Verbs only: parses, calls, prints. Imports no torch at start-up."""

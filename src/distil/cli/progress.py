@@ -1,0 +1,113 @@
+"""Progress: a thread that reads the event files of a run while it goes on. The run knows nothing of it."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from distil.core.events import read_events
+from distil.recipe.recipe import ResolvedRecipe
+
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_PLAIN_LINES = 15.0
+
+
+@contextmanager
+def watching(directory: Path, recipe: ResolvedRecipe) -> Iterator[None]:
+    """Shows on standard error how far the run is: a bar with the time left on a terminal, plain lines elsewhere."""
+    watcher = _Watcher(directory, recipe, Console(stderr=True, soft_wrap=True))
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.stop()
+
+
+class _Watcher(threading.Thread):
+    def __init__(self, directory: Path, recipe: ResolvedRecipe, console: Console) -> None:
+        super().__init__(daemon=True)
+        self._directory, self._console = directory, console
+        self._epochs = _planned_epochs(recipe)
+        self._seen: dict[Path, int] = {}
+        self._done: dict[str, int] = {}
+        self._stopped = threading.Event()
+        self._plain_since, self._now = time.monotonic(), ""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=sum(self._epochs.values()))
+
+    def run(self) -> None:
+        with self._bar:
+            while not self._stopped.wait(SECONDS_BETWEEN_LOOKS):
+                self._look()
+            self._look()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+    def _look(self) -> None:
+        for path in [self._directory / "events.jsonl", *(self._directory / name / "events.jsonl" for name in self._epochs)]:
+            try:
+                events = list(read_events(path))
+            except (OSError, ValueError):
+                continue  # being written at this moment; the next look reads it
+            name = str(path.parent.relative_to(self._directory))
+            known = min(self._seen.get(path, 0), len(events))
+            self._seen[path] = len(events)
+            for event in events[known:]:
+                self._tell(name, event)
+        self._bar.update(self._task, completed=sum(self._done.values()), description=self._now or "starting")
+        if self._bar.disable and self._now and time.monotonic() - self._plain_since > SECONDS_BETWEEN_PLAIN_LINES:
+            self._line(self._now)
+
+    def _tell(self, name: str, event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "notice":
+                self._console.print(event["text"], markup=False, highlight=False)
+            case "epoch":
+                self._done[name] = event["epoch"]
+                self._now = f"{name}: epoch {event['epoch']} of {self._epochs[name]}, {_quality(event)}"
+            case "finish":
+                self._done[name] = self._epochs[name]
+                if self._bar.disable:
+                    self._line(f"{self._now}; done" if self._now.startswith(f"{name}:") else f"{name}: done")
+                self._now = ""
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+        self._plain_since = time.monotonic()
+
+
+def _planned_epochs(recipe: ResolvedRecipe) -> dict[str, int]:
+    """The most epochs of every training, by its folder."""
+    planned = {
+        f"teachers/{name}": teacher.stages[0].training.epochs
+        for name, teacher in recipe.teachers.items()
+        if teacher.stages is not None
+    }
+    for name, arm in recipe.arms.items():
+        planned |= {f"arms/{name}/seed-{seed}": arm.stage.training.epochs for seed in recipe.seeds}
+    return planned
+
+
+def _quality(event: Mapping[str, Any]) -> str:
+    if event["validation"] is not None:
+        return f"validation accuracy {event['validation']['accuracy']:.4f}"
+    return f"loss {event['loss']:.4f}"

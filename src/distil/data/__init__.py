@@ -1,0 +1,1 @@
+"""Sources to examples to batches: splits, fingerprints, order of samples, augmentation."""

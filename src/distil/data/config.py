@@ -1,0 +1,170 @@
+"""Where the data come from, how they are split, and how one model's input is made from an example."""
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import ConfigDict, Field, field_serializer, field_validator, model_validator
+
+from distil.core.config import Config, Count, Fraction, NonNegative, Positive, StringIsKind, Whole
+
+
+class ValidationConfig(Config):
+    """Which examples choose between epochs and settings: exactly one of the three."""
+
+    fraction: Fraction | None = None  # a stratified share of the training examples
+    last: Count | None = None  # the last n training examples, in the source's own order
+    split: str | None = None  # a split that the source already has
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "ValidationConfig":
+        if sum(value is not None for value in (self.fraction, self.last, self.split)) != 1:
+            raise ValueError("give exactly one of fraction, last, split; or the word none")
+        return self
+
+
+class SourceConfig(Config):
+    """What every source of data has."""
+
+    split_seed: Whole = 0
+    validation: ValidationConfig | Literal["none"] = ValidationConfig(fraction=0.1)
+    labels: Count | Literal["all"] = "all"  # n: students may see the labels of n training examples, a stratified choice
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any) -> Any:
+        return "none" if value is None else value
+
+
+class DigitsConfig(SourceConfig):
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels: no network, no download."""
+
+    kind: Literal["digits"] = "digits"
+    test: Fraction = 0.5
+
+
+class HuggingFaceConfig(SourceConfig):
+    """A data set of labelled images in the layout of `datasets`: Parquet folder, folder of images by class, or hub id."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    path: str | None = None  # a folder: $DISTIL_DATA/path where that is there, else path as it stands
+    hub: str | None = None  # the data set's id on the hub, used where there is no such folder
+    revision: str | None = None  # branch, tag or commit on the hub
+    image: str = "image"
+    label: str = "label"
+    train: str = "train"
+    test: str | Fraction = "test"  # a split of the source, or a share of the training split
+    size: tuple[Count, Count] | None = None  # [height, width] all images are decoded to
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "HuggingFaceConfig":
+        if self.path is None and self.hub is None:
+            raise ValueError("give path (a folder), hub (an id), or both")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision has an effect only together with hub")
+        return self
+
+
+class ArraysConfig(SourceConfig):
+    """Images and labels that are in memory already. From Python only."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    kind: Literal["arrays"] = "arrays"
+    images: Any  # uint8 [examples, channels, height, width]
+    labels_of_images: Any  # whole numbers [examples]
+    class_names: tuple[str, ...]
+    test: Fraction = 0.5
+
+    @field_validator("images", "labels_of_images")
+    @classmethod
+    def _array(cls, value: Any) -> np.ndarray:
+        if not isinstance(value, np.ndarray):
+            raise ValueError("kind arrays takes numpy arrays from Python; a recipe file cannot hold them")
+        return value
+
+    @field_serializer("images", "labels_of_images")
+    def _fingerprint(self, value: np.ndarray) -> str:
+        return "array:" + hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+
+
+DataConfig = Annotated[
+    Annotated[DigitsConfig | HuggingFaceConfig | ArraysConfig, Field(discriminator="kind")],
+    StringIsKind,
+]
+
+
+class InputsConfig(Config):
+    """How a model's input is made from an image; what is left out comes from the model, else the image is left as it is."""
+
+    size: tuple[Count, Count] | Count | None = None  # height and width
+    channels: Literal[1, 3] | None = None
+    mean: tuple[float, ...] | float | None = None  # of pixels in 0..1, taken off before the division by std
+    std: tuple[Positive, ...] | Positive | None = None
+
+
+class ShiftConfig(Config):
+    """Moves the image by a whole number of pixels along each axis, drawn per image from -pixels..pixels; black moves in."""
+
+    kind: Literal["shift"] = "shift"
+    pixels: Count
+
+
+class FlipConfig(Config):
+    """Mirrors the image left to right."""
+
+    kind: Literal["flip"] = "flip"
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class AffineConfig(Config):
+    """Rotates, moves, scales and shears the image about its centre, bilinear, with black outside."""
+
+    kind: Literal["affine"] = "affine"
+    degrees: NonNegative = 0.0
+    translate: NonNegative = 0.0  # a share of the size
+    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    shear: NonNegative = 0.0  # degrees, along x
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "AffineConfig":
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale is {list(self.scale)}; the smaller number comes first")
+        if not (self.degrees or self.translate or self.shear or self.scale != (1.0, 1.0)):
+            raise ValueError("an affine without degrees, translate, scale or shear changes nothing; leave it out")
+        return self
+
+
+class TorchvisionConfig(Config):
+    """A transform of `torchvision.transforms.v2`, by the name of its class, with its own settings; keeps the size."""
+
+    kind: Literal["torchvision"] = "torchvision"
+    name: Literal[
+        "AugMix",
+        "ColorJitter",
+        "ElasticTransform",
+        "GaussianBlur",
+        "RandAugment",
+        "RandomAdjustSharpness",
+        "RandomAffine",
+        "RandomAutocontrast",
+        "RandomCrop",
+        "RandomEqualize",
+        "RandomErasing",
+        "RandomGrayscale",
+        "RandomInvert",
+        "RandomPerspective",
+        "RandomPosterize",
+        "RandomResizedCrop",
+        "RandomRotation",
+        "RandomSolarize",
+        "RandomVerticalFlip",
+        "TrivialAugmentWide",
+    ]
+    settings: dict[str, Any] = {}
+
+
+AugmentationConfig = Annotated[
+    Annotated[ShiftConfig | FlipConfig | AffineConfig | TorchvisionConfig, Field(discriminator="kind")],
+    StringIsKind,
+]

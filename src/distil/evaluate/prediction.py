@@ -1,0 +1,56 @@
+"""Predictions: what a model said about each example of the test split, as numpy arrays and as a Parquet file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+from scipy.special import log_softmax
+
+from distil.core.files import saving
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits with the labels they should give."""
+
+    ids: Int[np.ndarray, " examples"]
+    labels: Int[np.ndarray, " examples"]
+    logits: Float[np.ndarray, "examples classes"]
+
+    @property
+    def log_probabilities(self) -> np.ndarray:
+        return log_softmax(self.logits.astype(np.float64), axis=1)
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """The class of the highest logit; of equal ones the first."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def correct(self) -> np.ndarray:
+        return self.decisions == self.labels
+
+
+def save_predictions(predictions: Predictions, path: Path) -> Path:
+    """Writes columns id, label and logits."""
+    logits = pa.FixedSizeListArray.from_arrays(
+        pa.array(predictions.logits.astype(np.float32).ravel()), predictions.logits.shape[1]
+    )
+    table = pa.table({"id": pa.array(predictions.ids), "label": pa.array(predictions.labels), "logits": logits})
+    with saving(path, size=table.nbytes):
+        pq.write_table(table, path)
+    return path
+
+
+def load_predictions(path: Path) -> Predictions:
+    table = pq.read_table(path)
+    logits = table["logits"].combine_chunks()
+    classes = table.schema.field("logits").type.list_size
+    return Predictions(
+        ids=table["id"].to_numpy(),
+        labels=table["label"].to_numpy(),
+        logits=logits.flatten().to_numpy().reshape(-1, classes),
+    )

@@ -1,0 +1,86 @@
+"""A frozen teacher: in evaluation mode, without gradient, its classes in the order of the data."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distil.core.errors import CompatibilityError
+from distil.data.batch import Batch
+from distil.tasks.score import Scores, score
+
+
+class FrozenTeacher:
+    """A network that is only asked.
+
+    It is not a module, so nothing that walks modules (an optimiser, a checkpoint, ``train()`` of a parent) finds it.
+
+    Args:
+        name: of the teacher, and of the view it takes.
+        model: from the view's input to logits. Its parameters stop requiring gradient.
+        class_order: for each class of the data, its number in the teacher's output; None: the same order.
+        device: where the teacher is moved to.
+    """
+
+    def __init__(
+        self, name: str, model: nn.Module, *, class_order: Sequence[int] | None = None, device: str = "cpu"
+    ) -> None:
+        self.name = name
+        self._model = model.to(device).requires_grad_(False).eval()
+        self._order = None if class_order is None else torch.tensor(class_order, device=device)
+        self._device = device
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "batch classes"]:
+        """Logits for the batch's own view of this teacher."""
+        self._ensure_eval()
+        with torch.no_grad():
+            logits = self._model(batch.inputs[self.name])
+        return self._ordered(logits)
+
+    def scores(self, batches: Iterable[Batch]) -> Scores:
+        """Logits for many batches, with their labels."""
+        self._ensure_eval()
+        scores = score(self._model, batches, view=self.name, device=self._device)
+        return Scores(ids=scores.ids, logits=self._ordered(scores.logits), labels=scores.labels)
+
+    def as_module(self) -> nn.Module:
+        """The network with its classes in the order of the data, for export."""
+        return self._model if self._order is None else nn.Sequential(self._model, _Reorder(self._order.cpu()))
+
+    def _ordered(self, logits: Tensor) -> Tensor:
+        return logits if self._order is None else logits[:, self._order.to(logits.device)]
+
+    def _ensure_eval(self) -> None:
+        # the module may also live in somebody's parent module, whose train() reaches it
+        if any(module.training for module in self._model.modules()):
+            self._model.eval()
+
+
+class _Reorder(nn.Module):
+    """Puts classes into another order."""
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", order, persistent=False)
+
+    def forward(self, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+        return logits[:, self.order]
+
+
+def class_order(teacher: str, teacher_classes: Sequence[str] | None, class_names: Sequence[str]) -> list[int] | None:
+    """For each class of the data, where the teacher has it; None where no order is declared.
+
+    Raises:
+        CompatibilityError: the teacher's classes are not the data's.
+    """
+    if teacher_classes is None:
+        return None
+    missing = [name for name in class_names if name not in teacher_classes]
+    extra = [name for name in teacher_classes if name not in class_names]
+    if missing or extra or len(set(teacher_classes)) != len(teacher_classes):
+        raise CompatibilityError(
+            f"teachers.{teacher}.classes must list each class of the data once, in the order of the teacher's outputs. "
+            f"Missing: {missing or 'none'}; unknown: {extra or 'none'}; the data have {list(class_names)}"
+        )
+    return [list(teacher_classes).index(name) for name in class_names]

@@ -1,0 +1,1 @@
+"""Load, describe, tap and shrink networks."""

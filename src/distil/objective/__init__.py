@@ -1,0 +1,1 @@
+"""Binds losses to knowledge: weighted terms, their counts and their sum."""

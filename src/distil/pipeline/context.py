@@ -1,0 +1,49 @@
+"""What every stage of a run works with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distil.core.events import EventLog
+from distil.core.interruption import Interruption
+from distil.core.placement import Placement
+from distil.core.run_directory import RunDirectory
+from distil.data.config import InputsConfig
+from distil.data.example import Splits
+from distil.data.view import View, make_view
+from distil.models.config import ModelConfig, WeightsConfig
+from distil.models.load import own_inputs
+from distil.recipe.recipe import ResolvedRecipe
+
+Output = TypeVar("Output")
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """A run: its recipe, its data, its directory, and where it computes."""
+
+    recipe: ResolvedRecipe
+    splits: Splits
+    directory: RunDirectory
+    placement: Placement
+    interruption: Interruption
+
+    def once(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        produce: Callable[[], Output],
+        save: Callable[[Output, Path], Sequence[Path]],
+        load: Callable[[Path], Output],
+    ) -> Output:
+        """``RunDirectory.once``, between two chances to stop."""
+        self.interruption.stop_here()
+        return self.directory.once(name, inputs, produce, save, load)
+
+    def notice(self, text: str) -> None:
+        """A sentence for whoever watches the run."""
+        EventLog(self.directory.path / "events.jsonl").append("notice", step=0, text=text)
+
+    def view_of(self, model: ModelConfig, inputs: InputsConfig, weights: WeightsConfig | None = None) -> View:
+        return make_view(inputs, image_shape=self.splits.train.image_shape, own=own_inputs(model, weights))

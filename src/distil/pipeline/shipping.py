@@ -1,0 +1,128 @@
+"""Shipping as a stage: the student that leaves, as a folder that ``distil.load`` reads, and as artefacts for runtimes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from distil.core.files import read_json, write_json
+from distil.core.seeds import derive
+from distil.data.example import Examples
+from distil.data.feed import evaluation_batches
+from distil.data.order import epoch_order
+from distil.data.view import View
+from distil.export.artefact import Samples, write_artefact
+from distil.export.config import Precision
+from distil.export.process import measure_latency_in_fresh_process, verify_in_fresh_process
+from distil.pipeline.context import Context
+from distil.pipeline.student import TrainedStudent
+from distil.pipeline.teacher import Faculty, ReadyTeacher
+from distil.pipeline.training import save_trained
+from distil.tasks.score import score
+
+CALIBRATION_EXAMPLES = 512
+PARITY_EXAMPLES = 10_000
+ARTEFACT_FILES = ("model.onnx", "labels_and_preprocessing.json", "samples.safetensors", "predict.py", "artefact.json")
+
+
+def ship(context: Context, student: TrainedStudent, faculty: Faculty) -> Path:
+    """The student's folder, and its artefacts and those of the teachers, each verified in a process of its own."""
+    folder = _ship_weights(context, student)
+    for export in context.recipe.export:
+        artefacts = [
+            _export(context, f"exports/{export.target}-{precision}", student.model, student.view, precision, student.folder)
+            for precision in export.precision
+        ]
+        references = [_export_teacher(context, teacher) for teacher in faculty.teachers.values()]
+        _measure_latency(context, export.target, [*artefacts, *references[1:]], references[:1])
+    return folder
+
+
+def _ship_weights(context: Context, student: TrainedStudent) -> Path:
+    preprocessing = student.view.describe(context.splits.train.class_names)
+    model = {
+        "format": 1,
+        "arm": student.arm,
+        "seed": student.seed,
+        "model": student.config.model.model_dump(mode="json"),
+    }
+
+    def save(_: None, folder: Path) -> list[Path]:
+        write_json(folder / "labels_and_preprocessing.json", preprocessing)
+        write_json(folder / "model.json", model)
+        facts = [folder / "labels_and_preprocessing.json", folder / "model.json"]
+        weights, training = save_trained(student.trained, folder)
+        training.unlink()
+        return [weights, *facts]
+
+    inputs = {"model": context.directory.output_hash(f"{student.folder}/model"), "facts": [preprocessing, model]}
+    context.once("student/model", inputs, lambda: None, save, lambda folder: None)
+    return context.directory.path / "student"
+
+
+def _export_teacher(context: Context, teacher: ReadyTeacher) -> str:
+    folder = f"exports/teachers/{teacher.name}/onnx-fp32"
+    model: nn.Module = teacher.frozen.as_module()
+    return _export(context, folder, model, teacher.view, "fp32", f"teachers/{teacher.name}")
+
+
+def _export(context: Context, folder: str, model: nn.Module, view: View, precision: Precision, origin: str) -> str:
+    """One artefact with its parity; both are stages, so that a flipped byte is found and only that one is made again."""
+    splits = context.splits
+    preprocessing = view.describe(splits.train.class_names)
+
+    def produce() -> Callable[[Path], Sequence[Path]]:
+        samples = _samples(model, splits.test.open_for_parity(PARITY_EXAMPLES), view)
+        rows = epoch_order(len(splits.train), seed=derive("calibration"), epoch=0)[:CALIBRATION_EXAMPLES]
+        calibration = _inputs(splits.train.select(rows), view) if precision == "int8" else None
+        return lambda target: write_artefact(
+            target, model=model, samples=samples, calibration=calibration, preprocessing=preprocessing, precision=precision
+        )
+
+    inputs = {
+        "model": context.directory.output_hash(f"{origin}/model"),
+        "data": splits.fingerprint(),
+        "preprocessing": preprocessing,
+        "precision": precision,
+    }
+    context.once(f"{folder}/artefact", inputs, produce, lambda write, path: write(path), lambda path: None)
+    path = context.directory.path / folder
+    context.once(
+        f"{folder}/parity",
+        {"artefact": context.directory.output_hash(f"{folder}/artefact")},
+        lambda: verify_in_fresh_process(path),
+        lambda parity, target: [target / "parity.json"],
+        lambda target: read_json(target / "parity.json"),
+    )
+    return folder
+
+
+def _measure_latency(context: Context, target: str, folders: Sequence[str], reference: Sequence[str]) -> None:
+    paths = [context.directory.path / folder for folder in folders]
+    slowest = context.directory.path / reference[0] if reference else None
+
+    def save(_: Any, folder: Path) -> list[Path]:
+        return [path / "latency.json" for path in [*paths, *([slowest] if slowest is not None else [])]]
+
+    inputs = {folder: context.directory.output_hash(f"{folder}/artefact") for folder in [*folders, *reference]}
+    context.once(
+        f"exports/{target}-latency",
+        inputs,
+        lambda: measure_latency_in_fresh_process(paths, slowest),
+        save,
+        lambda folder: {},
+    )
+
+
+def _samples(model: nn.Module, examples: Examples, view: View) -> Samples:
+    batches = list(evaluation_batches(examples, views={"model": view}))
+    scores = score(model.cpu(), batches, view="model")
+    inputs = torch.cat([batch.inputs["model"] for batch in batches]).numpy()
+    return Samples(inputs=inputs, reference=scores.logits.numpy(), targets=scores.labels.numpy())
+
+
+def _inputs(examples: Examples, view: View) -> np.ndarray:
+    return torch.cat([batch.inputs["model"] for batch in evaluation_batches(examples, views={"model": view})]).numpy()

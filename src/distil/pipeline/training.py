@@ -1,0 +1,126 @@
+"""Training as a stage: of a teacher on labels, and of every arm and seed on its objective."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from distil.core.files import read_json, saving, write_json
+from distil.core.seeds import derive
+from distil.data.example import Examples
+from distil.data.feed import Feed, evaluation_batches
+from distil.data.view import View
+from distil.knowledge.response import Knowledge
+from distil.objective.objective import Objective
+from distil.pipeline.context import Context
+from distil.recipe.recipe import TrainStage
+from distil.tasks.image_classification import validation_metrics
+from distil.tasks.score import score
+from distil.train.loop import Trained, train
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """Weights on disk with what was found out while they were trained. ``validation`` is None without such a split."""
+
+    weights: Mapping[str, Tensor]
+    epochs: int
+    kept_epoch: int
+    still_improving: bool | None
+    validation: Mapping[str, float] | None
+
+
+def train_model(
+    context: Context,
+    *,
+    model: nn.Module,
+    view: View,
+    name: str,
+    stage: TrainStage,
+    objective: Objective,
+    knowledge: Knowledge,
+    examples: Examples,
+    other_views: Mapping[str, View],
+    seed: int,
+    folder: Path,
+    identity: str,
+) -> TrainedModel:
+    """Trains ``model`` on ``examples`` and measures the kept state on the validation split.
+
+    Args:
+        context: the run.
+        model: with its initial weights.
+        view: its input, called ``name`` in the batches.
+        name: of the view.
+        stage: objective and training as the recipe has them.
+        objective: bound to the knowledge.
+        knowledge: what teachers say.
+        examples: with the labels that this model may see.
+        other_views: inputs that live teachers need.
+        seed: of order, augmentation and dropout.
+        folder: of the event file and the checkpoints.
+        identity: hash of everything the result depends on.
+    """
+    feed = Feed(
+        examples,
+        views={name: view, **other_views},
+        batch_size=stage.training.batch_size,
+        augmentation=stage.training.augmentation,
+        seed=derive("feed", seed),
+    )
+
+    def validate(candidate: nn.Module) -> dict[str, float]:
+        return measure_on_validation(context, candidate, view) or {}
+
+    trained = train(
+        stage.training,
+        make_model=lambda: model,
+        view=name,
+        objective=objective,
+        knowledge=knowledge,
+        feed=feed,
+        validate=validate if context.splits.validation is not None else None,
+        placement=context.placement,
+        seed=derive("training", seed),
+        folder=folder,
+        identity=identity,
+        interruption=context.interruption,
+    )
+    return describe_trained(context, model, view, trained)
+
+
+def describe_trained(context: Context, model: nn.Module, view: View, trained: Trained) -> TrainedModel:
+    """The kept state with its validation metrics."""
+    model.load_state_dict(dict(trained.weights))
+    return TrainedModel(
+        weights=trained.weights,
+        epochs=trained.epochs,
+        kept_epoch=trained.kept_epoch,
+        still_improving=trained.still_improving,
+        validation=measure_on_validation(context, model, view),
+    )
+
+
+def measure_on_validation(context: Context, model: nn.Module, view: View) -> dict[str, float] | None:
+    """Accuracy and negative log-likelihood on the validation split; None where there is none."""
+    if context.splits.validation is None:
+        return None
+    batches = evaluation_batches(context.splits.validation, views={"model": view})
+    return validation_metrics(score(model, batches, view="model", device=context.placement.device))
+
+
+def save_trained(trained: TrainedModel, folder: Path) -> list[Path]:
+    weights, facts = folder / "model.safetensors", folder / "training.json"
+    size = sum(tensor.numel() * tensor.element_size() for tensor in trained.weights.values())
+    with saving(weights, size=size):
+        save_file(dict(trained.weights), weights)
+    known: dict[str, Any] = {key: value for key, value in vars(trained).items() if key != "weights"}
+    write_json(facts, known)
+    return [weights, facts]
+
+
+def load_trained(folder: Path) -> TrainedModel:
+    return TrainedModel(weights=load_file(folder / "model.safetensors"), **read_json(folder / "training.json"))

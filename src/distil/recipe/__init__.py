@@ -1,0 +1,1 @@
+"""Recipe: the stages' configurations put together; load, override, resolve, explain errors."""

@@ -1,0 +1,162 @@
+"""The recipe: the whole description of a run. A short form for people, a resolved form for the code."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from distil.core.config import Config, Count, NonNegative, PlacementConfig, Probability, StringIsKind, Whole
+from distil.data.config import DataConfig, InputsConfig
+from distil.export.config import ExportConfig
+from distil.models.config import ModelConfig, WeightsConfig
+from distil.objective.config import Term
+from distil.tasks.config import TaskConfig
+from distil.train.config import TrainingConfig
+
+Objective = Annotated[dict[str, Term], Field(min_length=1)]
+
+
+class TrainStage(Config):
+    """A step of an arm: a training with an objective."""
+
+    kind: Literal["train"] = "train"
+    objective: Objective
+    training: TrainingConfig = TrainingConfig()
+
+
+StageConfig = Annotated[TrainStage, Field()]
+
+
+class Teacher(Config):
+    """The model that knows: with weights, or trained here first."""
+
+    model: ModelConfig
+    inputs: InputsConfig = InputsConfig()
+    weights: WeightsConfig | None = None
+    training: TrainingConfig | None = None  # short for stages: one training on the true labels
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=1)] | None = None
+    labels: Literal["students", "all"] = "students"  # all: it may see labels that students may not
+    classes: tuple[str, ...] | None = None  # class names in the order of its outputs; None: the order of the data
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Teacher":
+        given = [name for name in ("weights", "training", "stages") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: a teacher has weights or is trained here")
+        if self.weights is not None and self.labels == "all":
+            raise ValueError("labels has an effect only where the teacher is trained here; this one has weights")
+        return self
+
+
+class Student(Config):
+    """The model that learns."""
+
+    model: ModelConfig
+    inputs: InputsConfig = InputsConfig()
+
+
+class ScratchControl(Config):
+    """The student alone, on the true labels."""
+
+    kind: Literal["scratch"] = "scratch"
+    training: TrainingConfig | None = None  # None: the recipe's
+
+
+class LabelSmoothingControl(Config):
+    """The student alone, on smoothed labels: what softening gives without a teacher."""
+
+    kind: Literal["label-smoothing"] = "label-smoothing"
+    smoothing: Annotated[Probability, Field(gt=0)] = 0.1
+    training: TrainingConfig | None = None  # None: the recipe's
+
+
+class PermutedKnowledgeControl(Config):
+    """The recipe's objective, with the teacher's wrong classes shuffled for each example."""
+
+    kind: Literal["permuted-knowledge"] = "permuted-knowledge"
+
+
+ControlConfig = Annotated[
+    Annotated[ScratchControl | LabelSmoothingControl | PermutedKnowledgeControl, Field(discriminator="kind")],
+    StringIsKind,
+]
+
+
+class Arm(Config):
+    """One way to train a student."""
+
+    control: bool = False
+    student: Student
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=1)]
+    permute_knowledge: bool = False
+
+    @property
+    def stage(self) -> TrainStage:
+        return self.stages[0]
+
+
+def _expand_seeds(value: Any) -> Any:
+    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else value
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Seeds = Annotated[tuple[Whole, ...], Field(min_length=1), BeforeValidator(_expand_seeds)]
+
+
+class RunSettings(Config):
+    """What the short and the resolved form have in common."""
+
+    name: Name
+    data: DataConfig
+    seeds: Seeds = (0, 1, 2)
+    margin: NonNegative = 0.005  # of the metric: differences inside it count as none
+    export: tuple[ExportConfig, ...] = ()
+    placement: PlacementConfig = PlacementConfig()
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"the seeds {list(value)} are not all different; equal seeds give equal students")
+        return value
+
+    @field_validator("export")
+    @classmethod
+    def _each_target_once(cls, value: tuple[ExportConfig, ...]) -> tuple[ExportConfig, ...]:
+        targets = [export.target for export in value]
+        if len(set(targets)) != len(targets):
+            raise ValueError("a target stands there twice; list its precisions together")
+        return value
+
+
+class Recipe(RunSettings):
+    """A recipe in either form; ``resolve`` gives the resolved one. Writing both forms of one thing is an error."""
+
+    task: TaskConfig | None = None
+    teacher: Teacher | None = None
+    student: Student | None = None
+    objective: Objective | None = None
+    training: TrainingConfig | None = None
+    controls: tuple[ControlConfig, ...] | None = None
+
+    tasks: Annotated[dict[Name, TaskConfig], Field(min_length=1, max_length=1)] | None = None
+    teachers: dict[Name, Teacher] | None = None
+    arms: Annotated[dict[Name, Arm], Field(min_length=1)] | None = None
+
+
+class ResolvedRecipe(RunSettings):
+    """The form that code sees: every default written out, every short form expanded."""
+
+    tasks: dict[Name, TaskConfig]
+    teachers: dict[Name, Teacher]
+    arms: dict[Name, Arm]
+
+    @property
+    def controls(self) -> dict[str, Arm]:
+        return {name: arm for name, arm in self.arms.items() if arm.control}
+
+    @property
+    def distilled(self) -> str | None:
+        """The name of the arm that is compared with the controls."""
+        return next((name for name, arm in self.arms.items() if not arm.control), None)
+
+

@@ -1,0 +1,1 @@
+"""Loop, optimiser, schedule, checkpoint, resume. Knows an objective, not which."""

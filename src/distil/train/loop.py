@@ -1,0 +1,285 @@
+"""The training loop: plain steps on Fabric, a state that is all in the checkpoint, and equal bits after any interruption."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from distil.core.errors import NumericError, Preempted
+from distil.core.events import EventLog
+from distil.core.interruption import Interruption
+from distil.core.placement import Placement
+from distil.core.seeds import derive, seeded
+from distil.data.batch import Batch
+from distil.data.feed import Feed
+from distil.knowledge.response import Knowledge
+from distil.objective.objective import Objective
+from distil.train.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from distil.train.config import PlateauConfig, TrainingConfig
+from distil.train.optimizer import bound_weights, make_optimizer
+from distil.train.schedule import learning_rate_factor
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The outcome of a training.
+
+    Attributes:
+        weights: of the state that is kept.
+        kept_epoch: whose state that is, counted from 1.
+        epochs: done.
+        still_improving: whether more epochs promised more, see ``is_still_improving``; None: too few to tell.
+    """
+
+    weights: Mapping[str, Tensor]
+    kept_epoch: int
+    epochs: int
+    still_improving: bool | None
+
+
+@dataclass
+class _Progress:
+    """What changes during a training, besides weights and optimiser. All of it is in the checkpoint."""
+
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # of this epoch: each term's part times its count
+    counts: dict[str, int] = field(default_factory=dict)
+    watched: list[float] = field(default_factory=list)  # the loss of every epoch, on validation where there is one
+    best_epoch: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    config: TrainingConfig,
+    *,
+    make_model: Callable[[], nn.Module],
+    view: str,
+    objective: Objective,
+    knowledge: Knowledge,
+    feed: Feed,
+    validate: Callable[[nn.Module], Metrics] | None,
+    placement: Placement,
+    seed: int,
+    folder: Path,
+    identity: str,
+    interruption: Interruption,
+) -> Trained:
+    """Trains a network, going on from its newest intact checkpoint.
+
+    Args:
+        config: budget and optimiser.
+        make_model: the network with its initial weights; called once.
+        view: the input of the batches that the network takes.
+        objective: bound to the knowledge.
+        knowledge: what teachers say about a batch.
+        feed: the batch of every step.
+        validate: accuracy and negative log-likelihood on the validation split; None where there is none.
+        placement: where to compute.
+        seed: of everything random in a step, such as dropout.
+        folder: for ``events.jsonl`` and ``checkpoints/``.
+        identity: of this training; checkpoints of another one are not used.
+        interruption: looked at after every step.
+
+    Raises:
+        NumericError: a loss or weight is not finite; nothing of that step is saved.
+        Preempted: a stop was asked for; the step is finished and saved.
+    """
+    run = _Run(config, make_model(), view, objective, knowledge, feed, validate, placement, seed, folder, identity)
+    with seeded(seed):
+        run.resume()
+        while not run.is_finished:
+            run.step()
+            if interruption.requested:
+                run.save()
+                raise Preempted("stopped on request; the step is finished and saved. Run the same command again to go on")
+            run.save_when_due()
+    return run.finish()
+
+
+class _Run:
+    """One training and its state."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: nn.Module,
+        view: str,
+        objective: Objective,
+        knowledge: Knowledge,
+        feed: Feed,
+        validate: Callable[[nn.Module], Metrics] | None,
+        placement: Placement,
+        seed: int,
+        folder: Path,
+        identity: str,
+    ) -> None:
+        self._config, self._view, self._objective, self._knowledge = config, view, objective, knowledge
+        self._feed, self._validate, self._placement, self._seed = feed, validate, placement, seed
+        self._checkpoints, self._events, self._identity = folder / "checkpoints", EventLog(folder / "events.jsonl"), identity
+        self._module = model
+        self._optimizer: Optimizer
+        self._model, self._optimizer = placement.fabric.setup(model.train(), make_optimizer(model, config.optimizer))
+        self._base_rate = config.optimizer.learning_rate
+        self._total_steps = config.epochs * feed.steps_per_epoch
+        self._progress = _Progress()
+        self._best: dict[str, Tensor] = {}
+        self._last_save = self._epoch_start = time.monotonic()
+
+    @property
+    def is_finished(self) -> bool:
+        progress, until = self._progress, self._config.until
+        if progress.step >= self._total_steps:
+            return True
+        at_epoch_end = progress.step % self._feed.steps_per_epoch == 0
+        if not isinstance(until, PlateauConfig) or not at_epoch_end or not progress.watched:
+            return False
+        lowest = min(range(len(progress.watched)), key=progress.watched.__getitem__)
+        return len(progress.watched) - 1 - lowest >= until.patience
+
+    def step(self) -> None:
+        progress = self._progress
+        torch.manual_seed(derive("step", self._seed, progress.step))
+        batch = self._feed.batch(progress.step).to(self._placement.device)
+        counts = self._objective.counts(batch)
+        parts = self._backward(batch, counts)
+        self._update()
+        progress.step += 1
+        for name, part in parts.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + part * counts[name]
+            progress.counts[name] = progress.counts.get(name, 0) + counts[name]
+        if progress.step % self._feed.steps_per_epoch == 0:
+            self._end_epoch()
+
+    def _backward(self, batch: Batch, counts: Mapping[str, int]) -> dict[str, float]:
+        parts: dict[str, float] = {}
+        for piece in batch.split(self._config.micro_batch_size):
+            loss = self._objective(self._model(piece.inputs[self._view]), self._knowledge(piece), piece, counts)
+            if not math.isfinite(loss.total.item()):
+                values = {name: part.item() for name, part in loss.parts.items()}
+                raise NumericError(
+                    f"step {self._progress.step}: the loss is {loss.total.item()} (parts: {values}) on the examples "
+                    f"{piece.ids[:16].tolist()}{' and more' if len(piece) > 16 else ''}; nothing of this step is saved. "
+                    "Look at these examples, lower the learning rate, or set training.gradient_clip"
+                )
+            self._placement.fabric.backward(loss.total)
+            for name, part in loss.parts.items():
+                parts[name] = parts.get(name, 0.0) + part.item()
+        return parts
+
+    def _update(self) -> None:
+        factor = learning_rate_factor(self._config.schedule, step=self._progress.step, total_steps=self._total_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._base_rate * factor
+        if self._config.gradient_clip is not None:
+            self._placement.fabric.clip_gradients(self._model, self._optimizer, max_norm=self._config.gradient_clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._config.max_norm is not None:
+            bound_weights(self._module, self._config.max_norm)
+
+    def _end_epoch(self) -> None:
+        progress = self._progress
+        epoch = progress.step // self._feed.steps_per_epoch
+        parts = {name: total / max(progress.counts[name], 1) for name, total in progress.sums.items()}
+        weights = self._objective.weights
+        loss = sum(weights[name] * part for name, part in parts.items())
+        metrics = dict(self._validate(self._model)) if self._validate is not None else None
+        progress.watched.append(metrics["negative_log_likelihood"] if metrics is not None else loss)
+        if self._config.keep == "best" and metrics is not None and _is_better(metrics, progress.best_metrics):
+            progress.best_epoch, progress.best_metrics = epoch, metrics
+            self._best = {name: tensor.detach().clone() for name, tensor in self._module.state_dict().items()}
+        now = time.monotonic()
+        self._events.append(
+            "epoch",
+            step=progress.step,
+            epoch=epoch,
+            loss=loss,
+            parts=parts,
+            weights=weights,
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            validation=metrics,
+            seconds=now - self._epoch_start,
+        )
+        self._epoch_start = now
+        progress.sums, progress.counts = {}, {}
+
+    def resume(self) -> None:
+        checkpoint, skipped = newest_checkpoint(self._checkpoints, identity=self._identity)
+        if checkpoint is None:
+            self._events.clear()
+            self._events.append(
+                "start", step=0, total_steps=self._total_steps, steps_per_epoch=self._feed.steps_per_epoch
+            )
+        else:
+            self._events.cut_back(checkpoint.step)
+            self._module.load_state_dict(checkpoint.tensors["model"])
+            self._best = dict(checkpoint.tensors.get("best", {}))
+            _load_optimizer(self._optimizer, checkpoint.tensors["optimizer"])
+            self._progress = _Progress(**checkpoint.state["progress"])
+        for reason in skipped:
+            self._events.append("notice", step=self._progress.step, text=f"checkpoint passed over: {reason}")
+
+    def save_when_due(self) -> None:
+        if time.monotonic() - self._last_save >= self._config.checkpoint_seconds:
+            self.save()
+
+    def save(self) -> None:
+        tensors = {"model": self._module.state_dict(), "optimizer": _optimizer_tensors(self._optimizer)}
+        if self._best:
+            tensors["best"] = self._best
+        state: dict[str, Any] = {"identity": self._identity, "progress": vars(self._progress)}
+        save_checkpoint(self._checkpoints, Checkpoint(step=self._progress.step, tensors=tensors, state=state))
+        self._last_save = time.monotonic()
+
+    def finish(self) -> Trained:
+        progress = self._progress
+        epochs = progress.step // self._feed.steps_per_epoch
+        weights = self._best if self._best else self._module.state_dict()
+        kept_epoch = progress.best_epoch if self._best else epochs
+        self._events.append("finish", step=progress.step, kept_epoch=kept_epoch)
+        return Trained(
+            weights={name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()},
+            kept_epoch=kept_epoch,
+            epochs=epochs,
+            still_improving=is_still_improving(progress.watched),
+        )
+
+
+def is_still_improving(losses: list[float]) -> bool | None:
+    """Whether the last tenth of the epochs lowered the mean loss by more than 2% against the tenth before it.
+
+    None below ten epochs, where a tenth is no epoch.
+    """
+    tenth = len(losses) // 10
+    if tenth == 0:
+        return None
+    late, before = losses[-tenth:], losses[-2 * tenth : -tenth]
+    return sum(late) < 0.98 * sum(before)
+
+
+def _is_better(metrics: Metrics, best: Metrics) -> bool:
+    def rank(values: Metrics) -> tuple[float, float]:
+        return values["accuracy"], -values["negative_log_likelihood"]
+
+    return not best or rank(metrics) > rank(best)
+
+
+def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items() if value is not None}
+
+
+def _load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
