@@ -1,6 +1,6 @@
 """Two small networks trained on scikit-learn's digits, and their artefacts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,7 @@ def digits() -> Digits:
     pixels = np.rint(source.images * 255 / 16).astype(np.uint8)[order]
     targets = source.target[order].astype(np.int64)
     inputs = np.ascontiguousarray((pixels[:, None].astype(np.float32) / 255 - 0.3) / 0.4).astype(np.float32)
-    return Digits(
-        inputs[:NUM_TRAIN], targets[:NUM_TRAIN], inputs[NUM_TRAIN:], targets[NUM_TRAIN:], pixels[NUM_TRAIN:]
-    )
+    return Digits(inputs[:NUM_TRAIN], targets[:NUM_TRAIN], inputs[NUM_TRAIN:], targets[NUM_TRAIN:], pixels[NUM_TRAIN:])
 
 
 def train(model: nn.Module, digits: Digits, *, epochs: int) -> nn.Module:
@@ -69,7 +67,9 @@ def compute_reference(model: nn.Module, inputs: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def models(digits: Digits) -> dict[str, nn.Module]:
+def models(digits: Digits) -> Iterator[dict[str, nn.Module]]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two threads on a busy machine are many times slower for networks this small
     torch.manual_seed(0)
     mlp = nn.Sequential(
         nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
@@ -86,18 +86,19 @@ def models(digits: Digits) -> dict[str, nn.Module]:
         nn.Flatten(),
         nn.Linear(32, 10),
     )
-    return {"mlp": train(mlp, digits, epochs=40), "convnet": train(convnet, digits, epochs=30)}
+    yield {"mlp": train(mlp, digits, epochs=40), "convnet": train(convnet, digits, epochs=30)}
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
 def write(
     models: dict[str, nn.Module], digits: Digits, preprocessing: dict[str, Any]
-) -> Callable[[Path, str, str], Path]:
+) -> Callable[[Path, str, str], list[Path]]:
     """Writes the artefact of a model (``mlp`` or ``convnet``) in a precision into a directory."""
 
-    def write_into(directory: Path, name: str, precision: Any) -> Path:
+    def write_into(directory: Path, name: str, precision: Any) -> list[Path]:
         reference = compute_reference(models[name], digits.test_inputs)
-        write_artefact(
+        return write_artefact(
             directory,
             model=models[name],
             samples=Samples(digits.test_inputs, reference, digits.test_targets),
@@ -105,13 +106,12 @@ def write(
             preprocessing=preprocessing,
             precision=precision,
         )
-        return directory
 
     return write_into
 
 
 @pytest.fixture(scope="session")
-def artefacts(tmp_path_factory: pytest.TempPathFactory, write: Callable[[Path, str, str], Path]) -> Path:
+def artefacts(tmp_path_factory: pytest.TempPathFactory, write: Callable[[Path, str, str], list[Path]]) -> Path:
     """``mlp-fp32``, ``mlp-int8``, ``convnet-fp32``, ``convnet-int8``. Read only: a test that changes one copies it."""
     root = tmp_path_factory.mktemp("exports")
     for name in ("mlp", "convnet"):

@@ -18,7 +18,7 @@ def directory(tmp_path: Path) -> Path:
 def test_the_record_holds_the_hashes(directory: Path) -> None:
     record = check_artefact(directory)
     # `printf 'the model' | sha256sum`
-    assert record["sha256"] == "b3ea38bc5b0af4fa1b5e62bb1bc7b7c8a0e5e6a9de8b8c7e9a3f3b3f7c1e3f0a" or len(record["sha256"]) == 64
+    assert record["sha256"] == "36cc7e3d6f6200756c81e18470827e9dac1c602fcd87761cbb0b8f015611c098"
     assert record["files"].keys() == {MODEL_FILE, "labels.json"}
     assert (record["precision"], record["size_bytes"]) == ("fp32", 9)
 
@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     path = tmp_path / "file"
     write_bytes(path, b"old")
 
-    def fail(self: Path, target: Path) -> Path:
+    def fail(*_: Path) -> Path:
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)

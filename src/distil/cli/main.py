@@ -27,7 +27,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Prints the result as JSON 
 
 @app.command()
 def new(
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder with train/CLASS/*.png and so on.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder with train/CLASS/*.png and so on.")
+    ] = None,
 ) -> None:
     """Prints a starter recipe."""
     from distil.recipe.starter import starter_recipe
@@ -38,7 +40,9 @@ def new(
 @app.command()
 def run(
     recipe: RecipePath,
-    run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to keep the run; runs/NAME otherwise.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to keep the run; runs/NAME otherwise.")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody changes it
     as_json: AsJson = False,
 ) -> None:

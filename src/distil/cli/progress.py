@@ -63,7 +63,10 @@ class _Watcher(threading.Thread):
         self.join()
 
     def _look(self) -> None:
-        for path in [self._directory / "events.jsonl", *(self._directory / name / "events.jsonl" for name in self._epochs)]:
+        for path in [
+            self._directory / "events.jsonl",
+            *(self._directory / name / "events.jsonl" for name in self._epochs),
+        ]:
             try:
                 events = list(read_events(path))
             except (OSError, ValueError):

@@ -43,7 +43,13 @@ def _quality_table(directory: Path, verdict: dict[str, Any]) -> Table:
     for title in ("model", verdict["metric"], "by seed", "parameters", "difference to distilled, 95% interval"):
         table.add_column(title, justify="left" if title in ("model", "by seed") else "right")
     for name, value in verdict["teachers"].items():
-        table.add_row(f"teacher {name}" if name != "teacher" else name, f"{value:.4f}", "", _size(directory / "teachers" / name), "")
+        table.add_row(
+            f"teacher {name}" if name != "teacher" else name,
+            f"{value:.4f}",
+            "",
+            _size(directory / "teachers" / name),
+            "",
+        )
     for name, arm in verdict["arms"].items():
         values = " ".join(f"{value:.3f}" for value in arm["values"])
         folder = directory / "arms" / name / f"seed-{verdict['seeds'][0]}"
@@ -79,7 +85,11 @@ def _artefact_lines(directory: Path) -> list[str]:
     for path in sorted((directory / "exports").glob("*/parity.json")):
         parity, latency = read_json(path), read_json(path.with_name("latency.json"))
         speed = latency["speed_up"]
-        faster = f", {speed['ratio']:.1f}x faster than the teacher" if speed and speed["claimed"] and speed["ratio"] > 1 else ""
+        faster = (
+            f", {speed['ratio']:.1f}x faster than the teacher"
+            if speed and speed["claimed"] and speed["ratio"] > 1
+            else ""
+        )
         lines.append(
             f"{path.parent.name}: {parity['size_bytes']:,} bytes, agrees with the model on {parity['agreement']:.4f}, "
             f"accuracy {parity['metric']['artefact']:.4f}, p50 {latency['p50_ms']:.3f} ms{faster}"

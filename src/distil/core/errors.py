@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a recipe: ``where`` is a dotted key, ``line`` its line in the file (None: not from a file)."""
+    """One thing wrong with a recipe: ``where`` is a dotted key, ``line`` its line in its file, None without one."""
 
     where: str
     what: str
@@ -87,7 +87,7 @@ class ResourceError(DistilError):
     exit_code = 5
 
 
-class Preempted(BaseException):  # noqa: N818 - not an error, and no `except Exception` may swallow it
+class Preempted(BaseException):
     """The run was asked to stop, has saved, and goes on when started again."""
 
     exit_code = 75

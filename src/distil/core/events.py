@@ -16,10 +16,11 @@ class EventLog:
 
     def append(self, event: str, *, step: int, **values: Any) -> None:
         """Adds a line; it is with the operating system when this returns."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"event": event, "step": step, **values}, allow_nan=False) + "\n"
-        with saving(self._path, size=len(line)), self._path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        with saving(self._path, size=len(line)):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line)
 
     def cut_back(self, step: int) -> None:
         """Removes what was written after this step, and a line that was cut short."""

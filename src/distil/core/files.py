@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from distil.core.errors import ResourceError
 
 
@@ -25,12 +27,17 @@ def digest(value: Any) -> str:
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """The file has the new content or the old one, whenever the process or the machine stops."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    content = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with saving(path, size=len(content)):
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        sync(temporary)
-        temporary.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            sync(temporary)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         sync(path.parent)
 
 
@@ -57,10 +64,11 @@ def saving(path: Path, *, size: int) -> Iterator[None]:
     """Turns a failure to write into an error that names the file, the space it needs and the space there is."""
     try:
         yield
-    except OSError as error:
-        folder = path.parent if path.parent.is_dir() else Path.cwd()
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
+        folder = next(parent for parent in path.absolute().parents if parent.is_dir())
         free = shutil.disk_usage(folder).free
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ResourceError(
-            f"{path} could not be saved ({error.strerror}): it needs {size:,} bytes and {free:,} are free. "
+            f"{path} could not be saved ({reason}): it needs {size:,} bytes and {free:,} are free. "
             "What was saved before is intact; make room or give the folder write permission, then run again"
         ) from error

@@ -36,17 +36,25 @@ def place(config: PlacementConfig) -> Iterator[Placement]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ResourceError("WORLD_SIZE is above 1, and distil runs on one process. Start it without a launcher")
     device = _device(config.device)
-    threads = config.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = config.threads or _cores()
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic products on CUDA
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     try:
-        fabric = Fabric(accelerator=device, devices=1, precision={"fp32": "32-true", "bf16": "bf16-mixed"}[config.precision])
+        fabric = Fabric(
+            accelerator=device, devices=1, precision="bf16-mixed" if config.precision == "bf16" else "32-true"
+        )
         yield Placement(device=device, precision=config.precision, threads=threads, fabric=fabric)
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _device(wanted: str) -> str:

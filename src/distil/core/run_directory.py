@@ -1,7 +1,6 @@
-"""The run directory: every stage's output with the hash of its inputs, so that running again goes on where it stopped."""
+"""The run directory: each stage's output with the hash of its inputs, so that a second run goes on where it stopped."""
 
 import fcntl
-import json
 import os
 import socket
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distil.core.errors import IntegrityError, ResourceError
+from distil.core.events import EventLog
 from distil.core.files import digest, read_json, sha256_of, write_json
 
 Output = TypeVar("Output")
@@ -34,7 +34,9 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("a+", encoding="utf-8")
         except OSError as error:
-            raise ResourceError(f"{self.path}: cannot be written ({error.strerror}); choose another --run-dir") from error
+            raise ResourceError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another --run-dir"
+            ) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,13 +71,20 @@ class RunDirectory:
         folder = self.path / name.rpartition("/")[0]
         identity = digest(dict(inputs))
         found = self._stages().get(name)
-        if found is not None and found["inputs"] == identity and not self._damage(found):
-            return load(folder)
+        if found is not None and found["inputs"] == identity:
+            damage = self._damage(found)
+            if not damage:
+                return load(folder)
+            self.notice(f"{'; '.join(damage)}: {name} is made again")
         output = produce()
         folder.mkdir(parents=True, exist_ok=True)
         files = save(output, folder)
         self._commit(name, identity, files)
         return output
+
+    def notice(self, text: str) -> None:
+        """A sentence for whoever watches the run."""
+        EventLog(self.path / "events.jsonl").append("notice", step=0, text=text)
 
     def output_hash(self, name: str) -> str:
         """A hash of the files of a stage that is done: part of the inputs of the stages that use them."""
@@ -96,8 +105,9 @@ class RunDirectory:
         if not self._manifest_path.exists():
             return {}
         try:
-            return read_json(self._manifest_path)["stages"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            stages = read_json(self._manifest_path)["stages"]
+            return {name: {"inputs": stage["inputs"], "files": dict(stage["files"])} for name, stage in stages.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(
                 f"{self._manifest_path} is damaged: {error}. Move it away; the run then does all its stages again"
             ) from error

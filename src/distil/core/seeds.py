@@ -1,4 +1,4 @@
-"""Random numbers as functions of what they are for: no generator is carried along, so there is none to save or restore."""
+"""Random numbers as functions of what they are for: no generator is carried along, so none is saved or restored."""
 
 import hashlib
 from collections.abc import Iterator

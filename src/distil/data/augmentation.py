@@ -1,4 +1,4 @@
-"""Random changes of images. Each draw is a function of (seed, epoch, example), so any order and any restart replays it."""
+"""Random changes of images. Each draw is a function of (seed, epoch, example): any order and any restart replays it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from distil.core.errors import MissingExtraError, RecipeError
 from distil.core.seeds import derive, seeded, uniform
@@ -68,16 +68,36 @@ def _flip(pixels: Pixels, draws: _Draws, config: FlipConfig) -> Pixels:
 
 
 def _affine(pixels: Pixels, draws: _Draws, config: AffineConfig) -> Pixels:
-    angle = np.radians(draws(-config.degrees, config.degrees))
-    shear = np.tan(np.radians(draws(-config.shear, config.shear)))
-    scale = draws(*config.scale)
-    move_x, move_y = (2 * draws(-config.translate, config.translate) for _ in range(2))
+    return warp(
+        pixels,
+        degrees=draws(-config.degrees, config.degrees),
+        shear=draws(-config.shear, config.shear),
+        scale=draws(*config.scale),
+        right=draws(-config.translate, config.translate),
+        down=draws(-config.translate, config.translate),
+    )
+
+
+def warp(
+    pixels: Pixels, *, degrees: np.ndarray, shear: np.ndarray, scale: np.ndarray, right: np.ndarray, down: np.ndarray
+) -> Pixels:
+    """Each image sheared along x, scaled and turned clockwise about its centre, then moved; bilinear, black outside.
+
+    Args:
+        pixels: the images.
+        degrees: to turn, for each image.
+        shear: degrees between the sheared and the upright columns, for each image.
+        scale: above 1 enlarges, for each image.
+        right: share of the width to move by, for each image.
+        down: share of the height to move by, for each image.
+    """
+    angle, slope = np.radians(degrees), np.tan(np.radians(shear))
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
-    # grid_sample asks where each output pixel comes from, in units of half the size: the inverse of the change itself
     aspect = pixels.shape[-2] / pixels.shape[-1]
-    matrix = np.stack(
-        [cos + shear * sin, (sin - shear * cos) * aspect, -move_x, -sin / aspect, cos, -move_y], axis=1
-    ).reshape(-1, 2, 3)
+    # grid_sample asks where each output pixel comes from, in units of half the size: the inverse of the change itself
+    inverse = np.stack([cos - slope * sin, (sin + slope * cos) * aspect, -sin / aspect, cos], axis=1).reshape(-1, 2, 2)
+    moved = np.stack([2 * right, 2 * down], axis=1)[:, :, None]
+    matrix = np.concatenate([inverse, -inverse @ moved], axis=2)
     grid = F.affine_grid(torch.from_numpy(matrix).to(pixels.dtype), list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -89,7 +109,9 @@ def _torchvision(pixels: Pixels, draws: _Draws, config: TorchvisionConfig) -> Pi
         with seeded(seed):
             changed.append(transform(image))
     if any(image.shape != pixels.shape[1:] for image in changed):
-        raise RecipeError(f"augmentation {config.name}: it changes the size of the images; choose settings that keep it")
+        raise RecipeError(
+            f"augmentation {config.name}: it changes the size of the images; choose settings that keep it"
+        )
     return torch.stack(changed).to(pixels.dtype).div_(255.0)
 
 
@@ -105,5 +127,3 @@ def _torchvision_transform(config: TorchvisionConfig, *, height: int, width: int
         return getattr(v2, config.name)(**settings)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"augmentation {config.name}: settings {config.settings} are refused: {error}") from error
-
-

@@ -1,7 +1,7 @@
 """Where the data come from, how they are split, and how one model's input is made from an example."""
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, field_serializer, field_validator, model_validator
@@ -26,6 +26,8 @@ class ValidationConfig(Config):
 class SourceConfig(Config):
     """What every source of data has."""
 
+    names_splits: ClassVar[bool] = False  # whether the source comes in splits with names
+
     split_seed: Whole = 0
     validation: ValidationConfig | Literal["none"] = ValidationConfig(fraction=0.1)
     labels: Count | Literal["all"] = "all"  # n: students may see the labels of n training examples, a stratified choice
@@ -34,6 +36,13 @@ class SourceConfig(Config):
     @classmethod
     def _null_is_none(cls, value: Any) -> Any:
         return "none" if value is None else value
+
+    @model_validator(mode="after")
+    def _has_the_split(self) -> "SourceConfig":
+        wanted = self.validation.split if isinstance(self.validation, ValidationConfig) else None
+        if wanted is not None and not self.names_splits:
+            raise ValueError(f"validation: this source has no split {wanted!r}; give fraction or last")
+        return self
 
 
 class DigitsConfig(SourceConfig):
@@ -44,7 +53,9 @@ class DigitsConfig(SourceConfig):
 
 
 class HuggingFaceConfig(SourceConfig):
-    """A data set of labelled images in the layout of `datasets`: Parquet folder, folder of images by class, or hub id."""
+    """A data set of labelled images as `datasets` reads it: Parquet folder, folder of images by class, or hub id."""
+
+    names_splits = True
 
     kind: Literal["huggingface"] = "huggingface"
     path: str | None = None  # a folder: $DISTIL_DATA/path where that is there, else path as it stands
@@ -62,6 +73,14 @@ class HuggingFaceConfig(SourceConfig):
             raise ValueError("give path (a folder), hub (an id), or both")
         if self.revision is not None and self.hub is None:
             raise ValueError("revision has an effect only together with hub")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_apart(self) -> "HuggingFaceConfig":
+        validation = self.validation.split if isinstance(self.validation, ValidationConfig) else None
+        names = [name for name in (self.train, validation, self.test) if isinstance(name, str)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"train, validation and test must be different splits; they are {names}")
         return self
 
 
@@ -85,7 +104,8 @@ class ArraysConfig(SourceConfig):
 
     @field_serializer("images", "labels_of_images")
     def _fingerprint(self, value: np.ndarray) -> str:
-        return "array:" + hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        header = f"{value.dtype.str} {value.shape} ".encode()
+        return "array:" + hashlib.sha256(header + np.ascontiguousarray(value).tobytes()).hexdigest()
 
 
 DataConfig = Annotated[
@@ -95,7 +115,7 @@ DataConfig = Annotated[
 
 
 class InputsConfig(Config):
-    """How a model's input is made from an image; what is left out comes from the model, else the image is left as it is."""
+    """How a model's input is made from an image; what is left out comes from the model, else the image stays."""
 
     size: tuple[Count, Count] | Count | None = None  # height and width
     channels: Literal[1, 3] | None = None
@@ -104,7 +124,7 @@ class InputsConfig(Config):
 
 
 class ShiftConfig(Config):
-    """Moves the image by a whole number of pixels along each axis, drawn per image from -pixels..pixels; black moves in."""
+    """Moves the image by whole pixels along each axis, drawn per image from -pixels..pixels; black moves in."""
 
     kind: Literal["shift"] = "shift"
     pixels: Count
@@ -161,7 +181,7 @@ class TorchvisionConfig(Config):
         "RandomVerticalFlip",
         "TrivialAugmentWide",
     ]
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 AugmentationConfig = Annotated[

@@ -50,12 +50,17 @@ class Examples:
         """The same examples with the labels gone where ``keep`` is False."""
         return replace(self, labels=torch.where(keep, self.labels, NO_LABEL))
 
+    def count_shared_images(self, other: "Examples") -> int:
+        """How many of these images stand, pixel for pixel, among the others too."""
+        known = {image.tobytes() for image in other.images.numpy()}
+        return sum(image.tobytes() in known for image in self.images.numpy())
+
     def fingerprint(self) -> str:
         """sha256 of pixels, labels, ids and class names."""
         digest = hashlib.sha256("\x1f".join(self.class_names).encode())
         for tensor in (self.ids, self.images, self.labels):
             digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy())
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -71,6 +76,10 @@ class Sealed:
     def open_for_parity(self, count: int) -> Examples:
         return self._examples.select(torch.arange(min(count, len(self._examples))))
 
+    def count_shared_images(self, other: Examples) -> int:
+        """How many images of the test split stand among the others; for the check that splits are apart."""
+        return self._examples.count_shared_images(other)
+
     def __len__(self) -> int:
         return len(self._examples)
 
@@ -80,7 +89,7 @@ class Sealed:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a run works on. ``train`` has every label; ``students`` is the same with the labels that students may see."""
+    """What a run works on. ``train`` has every label; ``students`` is the same with only the labels they may see."""
 
     source: str
     train: Examples

@@ -78,9 +78,7 @@ def evaluation_batches(examples: Examples, *, views: Mapping[str, View], batch_s
         )
 
 
-def make_inputs(
-    pixels: Float[Tensor, "batch channels height width"], views: Mapping[str, View]
-) -> dict[str, Tensor]:
+def make_inputs(pixels: Float[Tensor, "batch channels height width"], views: Mapping[str, View]) -> dict[str, Tensor]:
     """The input of each view; equal views share one tensor."""
     made: dict[View, Tensor] = {}
     for view in views.values():

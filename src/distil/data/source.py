@@ -1,4 +1,4 @@
-"""Sources: where images and labels are read from. Each gives its training examples, and a test split where it has one."""
+"""Sources: where images and labels are read from. Each gives training examples, and a test split where it has one."""
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ DATA_FOLDER = "DISTIL_DATA"  # the environment variable that names a folder of d
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What was read: ``name`` says from where; ``test`` and ``validation`` are None where the source has no such split."""
+    """What was read: ``name`` says where; ``test`` and ``validation`` are None where the source has no such split."""
 
     name: str
     train: Examples
@@ -63,12 +63,19 @@ def make_examples(
 ) -> Examples:
     """Examples from arrays, after a look at their types, shapes and values."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise DataError(f"{where}: images have shape {list(images.shape)}; expected [examples, 1 or 3 channels, height, width]")
+        raise DataError(
+            f"{where}: images have shape {list(images.shape)}; expected [examples, 1 or 3 channels, height, width]"
+        )
     if images.dtype != np.uint8:
         images = as_bytes(images, where=where)
     if len(images) != len(labels):
         raise DataError(f"{where}: {len(images)} images and {len(labels)} labels; each image needs one label")
-    labels = np.asarray(labels).astype(np.int64)
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{where}: labels are {labels.dtype} of shape {list(labels.shape)}; expected one whole number an example"
+        )
+    labels = labels.astype(np.int64)
     wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(wrong):
         raise DataError(
@@ -84,16 +91,24 @@ def make_examples(
 
 
 def as_bytes(pixels: np.ndarray, *, where: str) -> np.ndarray:
-    """Pixels of another type as 0..255: floats in 0..1 or 0..255, whole numbers in 0..255."""
-    if not np.isfinite(pixels).all():
-        place = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(pixels)))
-        raise DataError(f"{where}: pixel {place} is {pixels[place]}, not a number. Repair or remove the image")
+    """Pixels of another type as 0..255: floats in 0..1 or 0..255, whole numbers in 0..255, booleans."""
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    _refuse_not_finite(pixels, where=where)
     low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))
     if low < 0 or high > 255:
-        raise DataError(f"{where}: pixels reach from {low:g} to {high:g}; expected 0 to 255, or 0 to 1. Rescale them first")
+        raise DataError(
+            f"{where}: pixels reach from {low:g} to {high:g}; expected 0 to 255, or 0 to 1. Rescale them first"
+        )
     if np.issubdtype(pixels.dtype, np.floating) and high <= 1:
         pixels = pixels * 255
     return np.round(pixels).astype(np.uint8)
+
+
+def _refuse_not_finite(pixels: np.ndarray, *, where: str) -> None:
+    if not np.isfinite(pixels).all():
+        place = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(pixels)))
+        raise DataError(f"{where}: pixel {place} is {pixels[place]}, not a number. Repair or remove the image")
 
 
 def _hugging_face(config: HuggingFaceConfig) -> Source:
@@ -132,6 +147,7 @@ def _load_dataset(config: HuggingFaceConfig) -> tuple[Any, str]:
     try:
         if folder is not None:
             return datasets.load_dataset(str(folder)), str(config.path)
+        assert config.hub is not None, "there is a folder or a hub id"
         return datasets.load_dataset(config.hub, revision=config.revision), f"hub {config.hub}"
     except Exception as error:  # the library raises many kinds; none of them names our key
         source = folder if folder is not None else config.hub
@@ -163,13 +179,16 @@ def _class_names(split: Any, config: HuggingFaceConfig, name: str) -> list[str]:
     feature = split.features[config.label]
     if hasattr(feature, "names"):
         return [str(class_name) for class_name in feature.names]
-    values = sorted(set(split[config.label]))
-    if not all(isinstance(value, int) for value in values):
-        raise DataError(f"{name}: column {config.label!r} holds {type(values[0]).__name__}, not class numbers")
+    values = set(split[config.label])
+    other = sorted({type(value).__name__ for value in values if not isinstance(value, int)})
+    if other:
+        raise DataError(f"{name}: column {config.label!r} holds {' and '.join(other)}, not class numbers")
     return [str(value) for value in range(max(values, default=-1) + 1)]
 
 
-def _decode(split: Any, config: HuggingFaceConfig, class_names: Sequence[str], *, first_id: int, where: str) -> Examples:
+def _decode(
+    split: Any, config: HuggingFaceConfig, class_names: Sequence[str], *, first_id: int, where: str
+) -> Examples:
     import datasets
 
     if len(split) == 0:
@@ -178,13 +197,26 @@ def _decode(split: Any, config: HuggingFaceConfig, class_names: Sequence[str], *
     images: list[np.ndarray] = []
     for row, item in enumerate(column):
         image = _decode_image(item[config.image], config.size, where=f"{where}, row {row}")
-        if images and image.shape != images[0].shape:
-            shapes = f"{list(image.shape)} and row 0 is {list(images[0].shape)}"
-            raise DataError(f"{where}, row {row}: the image is {shapes} [channels, height, width]. Set data.size")
+        if images:
+            _refuse_mismatch(image, images[0], where=f"{where}, row {row}")
         images.append(image)
+    channels = max(image.shape[0] for image in images)  # grey images among coloured ones become coloured
     return make_examples(
-        np.stack(images), np.asarray(split[config.label]), class_names=class_names, first_id=first_id, where=where
+        np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images]),
+        np.asarray(split[config.label]),
+        class_names=class_names,
+        first_id=first_id,
+        where=where,
     )
+
+
+def _refuse_mismatch(image: np.ndarray, first: np.ndarray, *, where: str) -> None:
+    if image.shape[1:] != first.shape[1:]:
+        sizes = f"{list(image.shape[1:])} and row 0 is {list(first.shape[1:])} [height, width]"
+        raise DataError(f"{where}: the image is {sizes}. Set data.size")
+    if image.dtype != first.dtype:
+        kinds = f"{image.dtype} and those of row 0 are {first.dtype}"
+        raise DataError(f"{where}: the pixels are {kinds}; their scales may differ. Save all images in one format")
 
 
 def _decode_image(item: Any, size: tuple[int, int] | None, *, where: str) -> np.ndarray:
@@ -198,9 +230,11 @@ def _decode_image(item: Any, size: tuple[int, int] | None, *, where: str) -> np.
         image.load()
     except Exception as error:
         raise DataError(f"{where}: the image cannot be decoded: {error}. Repair or remove it") from error
-    if image.mode in ("F", "I", "I;16"):  # numbers that are not bytes: scientific and medical images
-        image = Image.fromarray(as_bytes(np.asarray(image), where=where), mode=None)
-    image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    is_scientific = image.mode[0] in "FI"  # numbers that are not bytes; their scale is that of the whole split
+    if is_scientific:
+        _refuse_not_finite(np.asarray(image), where=where)
+    else:
+        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)

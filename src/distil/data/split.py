@@ -38,6 +38,7 @@ def split_source(source: Source, config: DataConfig) -> Splits:
         case _:
             pass
     _check_classes(train)
+    _check_none_lost(source.train, train)
     for name, split in (("validation", validation), ("test", test)):
         if split is not None and len(split) == 0:
             raise DataError(f"data: the {name} split is empty; a split needs at least one example")
@@ -63,7 +64,9 @@ def _take_last(examples: Examples, count: int) -> tuple[Examples, Examples]:
 
 def _with_few_labels(examples: Examples, count: int, *, seed: int) -> Examples:
     if count > len(examples):
-        raise DataError(f"data.labels: {count} labels are asked for, and the training split has {len(examples)} examples")
+        raise DataError(
+            f"data.labels: {count} labels are asked for, and the training split has {len(examples)} examples"
+        )
     if count < examples.num_classes:
         raise DataError(f"data.labels: {count} labels are fewer than the {examples.num_classes} classes; give each one")
     if count == len(examples):
@@ -92,6 +95,16 @@ def _stratified_choice(labels: Tensor, count: int, *, seed: int) -> Tensor:
     for label in classes:
         chosen[torch.from_numpy(rows[label][: quota[label]])] = True
     return chosen
+
+
+def _check_none_lost(before: Examples, train: Examples) -> None:
+    lost = sorted(set(before.labels.tolist()) - set(train.labels.tolist()))
+    if lost:
+        names = ", ".join(repr(train.class_names[label]) for label in lost)
+        raise DataError(
+            f"data: all examples of the class {names} went to validation or test, and none is left to train on. Add "
+            "examples of it, or choose the splits in another way: data.validation.last takes them in the source's order"
+        )
 
 
 def _check_classes(examples: Examples) -> None:

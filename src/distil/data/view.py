@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from distil.core.errors import CompatibilityError
 from distil.data.config import InputsConfig
@@ -37,7 +37,7 @@ class View:
         return (pixels - mean) / std
 
     def describe(self, class_names: Sequence[str]) -> dict[str, object]:
-        """The content of ``labels_and_preprocessing.json``: all that a program without distil needs to feed the model."""
+        """The content of ``labels_and_preprocessing.json``: all that a program without distil needs to feed it."""
         return {
             "format": 1,
             "class_names": list(class_names),
@@ -91,7 +91,9 @@ def to_pixels(images: UInt8[Tensor, "batch channels height width"]) -> Float[Ten
     return images.to(torch.float32).div_(255.0)
 
 
-def _per_channel(value: Sequence[float] | float | None, channels: int, *, default: float, name: str) -> tuple[float, ...]:
+def _per_channel(
+    value: Sequence[float] | float | None, channels: int, *, default: float, name: str
+) -> tuple[float, ...]:
     if value is None:
         return (default,) * channels
     if isinstance(value, (int, float)):

@@ -1,4 +1,4 @@
-"""Responses: the logits of every teacher for a batch, asked live, looked up among kept ones, or with their order destroyed."""
+"""Responses: every teacher's logits for a batch, asked live, looked up among kept ones, or their order destroyed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -61,12 +61,14 @@ class KeptKnowledge:
         rows = rows_of_ids[ids.clamp(0, len(rows_of_ids) - 1)]
         if not bool((known & (rows >= 0)).all()):
             absent = ids[~known | (rows < 0)][:5].tolist()
-            raise IntegrityError(f"teacher {teacher!r}: nothing is kept for the examples {absent}; they are not its examples")
+            raise IntegrityError(
+                f"teacher {teacher!r}: nothing is kept for the examples {absent}; they are not its examples"
+            )
         return rows
 
 
 class PermutedKnowledge:
-    """A control: each example keeps the teacher's first class and its probabilities, but they belong to other wrong classes.
+    """A control: each example keeps the teacher's first class and its probabilities, spread over other wrong classes.
 
     The shuffle is a function of (seed, example), the same in every epoch. Whatever a student still gains from it is
     owed to the teacher's first class and to softening, not to the order of the wrong classes.
@@ -89,6 +91,16 @@ class PermutedKnowledge:
         wrong = np.delete(columns, top)
         columns[wrong] = generator.permutation(wrong)
         return columns
+
+
+def looks_like_probabilities(logits: Float[Tensor, "*batch classes"]) -> bool:
+    """Whether these are probabilities and no logits: every row lies in 0..1 and sums to 1 within 1e-3.
+
+    A softmax of probabilities is almost flat, so a teacher that ends in a softmax teaches next to nothing.
+    """
+    values = logits.detach().double()
+    in_range = bool(((values >= 0) & (values <= 1)).all())
+    return values.numel() > 0 and in_range and bool(((values.sum(dim=-1) - 1).abs() <= 1e-3).all())
 
 
 def _rows(ids: Tensor) -> Tensor:

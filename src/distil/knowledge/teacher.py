@@ -60,6 +60,8 @@ class FrozenTeacher:
 class _Reorder(nn.Module):
     """Puts classes into another order."""
 
+    order: Tensor
+
     def __init__(self, order: Tensor) -> None:
         super().__init__()
         self.register_buffer("order", order, persistent=False)

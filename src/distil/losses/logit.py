@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from distil.core.errors import CompatibilityError
 
@@ -82,7 +82,8 @@ def label_cross_entropy(
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing is {smoothing}; it must be at least 0 and below 1")
     scores = _at_least_float32(student_logits)
-    flat = F.cross_entropy(scores.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing)
+    rows = scores.reshape(-1, scores.shape[-1])
+    flat = F.cross_entropy(rows, labels.reshape(-1), reduction="none", label_smoothing=smoothing)
     return flat.reshape(labels.shape)
 
 
@@ -94,7 +95,8 @@ def teacher_label_cross_entropy(
 
     .. math:: -\log q_{\hat y}, \quad \hat y = \arg\max_c z^{teacher}_c
 
-    The teacher's label replaces the true one, so unlabelled examples can be used; the order of its other classes is lost.
+    The teacher's label replaces the true one, so unlabelled examples can be used; the order of its other classes is
+    lost.
 
     Args:
         student_logits: unnormalised scores; gradient flows here.
@@ -122,6 +124,6 @@ def _at_least_float32(logits: Tensor) -> Tensor:
 def _same_shape(student_logits: Tensor, teacher_logits: Tensor) -> None:
     if student_logits.shape != teacher_logits.shape:
         raise CompatibilityError(
-            f"student logits have shape {tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)}; "
-            "both must list the same classes for the same examples"
+            f"student logits have shape {tuple(student_logits.shape)} and teacher logits "
+            f"{tuple(teacher_logits.shape)}; both must list the same classes for the same examples"
         )

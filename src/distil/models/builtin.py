@@ -29,7 +29,7 @@ class Mlp(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Convolution, batch normalisation, ReLU and pooling for each width; then the mean over positions, then a classifier."""
+    """For each width convolution, batch normalisation, ReLU and pooling; then the mean over positions; a classifier."""
 
     def __init__(self, *, channels: int, widths: Sequence[int], num_classes: int, dropout: float) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Which network: two that are built in, any of timm or torchvision by name, or one made by a Python function."""
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from distil.core.config import Config, Count, Probability, StringIsKind
 
 
 class MlpConfig(Config):
-    """A multilayer perceptron on the flattened image: linear, ReLU, dropout for each width, then a linear classifier."""
+    """A multilayer perceptron on the flattened image: linear, ReLU, dropout for each width; a linear classifier."""
 
     kind: Literal["mlp"] = "mlp"
     widths: Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -20,7 +21,7 @@ class MlpConfig(Config):
 
 
 class ConvNetConfig(Config):
-    """A plain convolutional network: for each width a 3x3 convolution, batch normalisation, ReLU and 2x2 max-pooling."""
+    """A plain convolutional network: for each width a 3x3 convolution, batch normalisation, ReLU, 2x2 max-pooling."""
 
     kind: Literal["convnet"] = "convnet"
     widths: Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -32,7 +33,7 @@ class TimmConfig(Config):
 
     kind: Literal["timm"] = "timm"
     name: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class TorchvisionModelConfig(Config):
@@ -40,7 +41,20 @@ class TorchvisionModelConfig(Config):
 
     kind: Literal["torchvision"] = "torchvision"
     name: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+def _describe_callable(value: Any) -> str:
+    """Source of a function, and the plain values it was bound to: a change of either makes another network."""
+    if isinstance(value, functools.partial):
+        return f"partial {_describe_callable(value.func)} {value.args} {sorted(value.keywords.items())}"
+    try:
+        source = inspect.getsource(value)
+    except (OSError, TypeError):
+        source = repr(getattr(value, "__qualname__", type(value).__name__))
+    bound = getattr(value, "__defaults__", None) or ()
+    cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+    return f"{source} {[each for each in (*bound, *cells) if isinstance(each, (bool, int, float, str, tuple, list))]}"
 
 
 class ModuleConfig(Config):
@@ -58,11 +72,7 @@ class ModuleConfig(Config):
 
     @field_serializer("make")
     def _fingerprint(self, value: Callable[[], Any]) -> str:
-        try:
-            source = inspect.getsource(value)
-        except (OSError, TypeError):
-            source = repr(getattr(value, "__qualname__", type(value).__name__))
-        return "python:" + hashlib.sha256(source.encode()).hexdigest()
+        return "python:" + hashlib.sha256(_describe_callable(value).encode()).hexdigest()
 
 
 ModelConfig = Annotated[

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from distil.core.errors import ModelError
@@ -32,23 +33,26 @@ def describe_model(model: nn.Module, example: Tensor) -> ModelDescription:
     Raises:
         ModelError: the model cannot take the input, or its output is not one row of scores an example.
     """
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     # torch's fused attention is invisible to the counter, which then reports nothing
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             output = model(example[:1])
     except (RuntimeError, ValueError, TypeError) as error:
         shape = list(example.shape[1:])
         raise ModelError(f"{type(model).__name__} cannot take an input of shape {shape}: {error}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     if not isinstance(output, Tensor) or output.ndim != 2:
         found = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise ModelError(f"{type(model).__name__} gives {found}; image classification needs logits of shape [batch, classes]")
+        raise ModelError(
+            f"{type(model).__name__} gives {found}; image classification needs logits of shape [batch, classes]"
+        )
     return ModelDescription(
         num_classes=output.shape[1],
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -1,7 +1,7 @@
 """From a configuration to a network: built from a seed, with weights from a verified file, never from a pickle."""
 
+import copy
 import difflib
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distil.core.errors import IntegrityError, MissingExtraError, ModelError
+from distil.core.files import sha256_of
 from distil.core.seeds import seeded
 from distil.models.builtin import ConvNet, Mlp
 from distil.models.config import (
@@ -51,15 +52,18 @@ def build_model(
         MissingExtraError: the model's package is not installed.
     """
     with seeded(seed):
-        model = _build(config, num_classes=num_classes, image_shape=image_shape, pretrained=_pretrained(config, weights))
+        model = _build(
+            config, num_classes=num_classes, image_shape=image_shape, pretrained=_pretrained(config, weights)
+        )
     if isinstance(weights, FileWeights):
         load_weights(model, weights)
     return model
 
 
 def own_inputs(config: ModelConfig, weights: WeightsConfig | None) -> dict[str, Any]:
-    """What a model asks of its input: the channels of its family, and the resolution and normalisation that its published
-    weights were trained with. Empty where it asks for nothing.
+    """What a model asks of its input: the channels of its family, and what its published weights were trained with.
+
+    That is resolution, mean and deviation. Empty where it asks for nothing.
     """
     match config:
         case TorchvisionModelConfig():
@@ -74,6 +78,8 @@ def own_inputs(config: ModelConfig, weights: WeightsConfig | None) -> dict[str, 
             import timm
 
             published = timm.models.get_pretrained_cfg(config.name)
+            if published is None:
+                raise ModelError(f"timm publishes no weights for {config.name}; name a file")
             channels, height, width = published.input_size
             return {"channels": channels, "size": (height, width), "mean": published.mean, "std": published.std}
         case _:
@@ -92,17 +98,18 @@ def load_weights(model: nn.Module, weights: FileWeights) -> None:
 
 def read_weights(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Nothing else is opened: other formats can run code when they are read."""
-    if path.suffix in PICKLES:
+    if path.suffix.lower() in PICKLES:
+        before, after = str(path), str(path.with_suffix(".safetensors"))
         raise ModelError(
-            f"{path}: a {path.suffix} file can run code when it is opened, so distil does not. If you trust where it is "
-            f"from, convert it once:\n"
+            f"{path}: a {path.suffix} file can run code when it is opened, so distil does not. If you trust where it "
+            f"is from, convert it once:\n"
             f"  import torch, safetensors.torch\n"
-            f"  safetensors.torch.save_file(torch.load({str(path)!r}, weights_only=True), {str(path.with_suffix('.safetensors'))!r})"
+            f"  safetensors.torch.save_file(torch.load({before!r}, weights_only=True), {after!r})"
         )
     if not path.is_file():
         raise ModelError(f"{path}: no such file of weights")
     if sha256 is not None:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = sha256_of(path)
         if found != sha256:
             raise IntegrityError(f"{path}: its sha256 is {found}, and the recipe names {sha256}. Fetch the file again")
     try:
@@ -119,9 +126,7 @@ def _pretrained(config: ModelConfig, weights: WeightsConfig | None) -> bool:
     return True
 
 
-def _build(
-    config: ModelConfig, *, num_classes: int, image_shape: tuple[int, int, int], pretrained: bool
-) -> nn.Module:
+def _build(config: ModelConfig, *, num_classes: int, image_shape: tuple[int, int, int], pretrained: bool) -> nn.Module:
     channels, height, width = image_shape
     match config:
         case MlpConfig():
@@ -141,8 +146,10 @@ def _build(
         case ModuleConfig():
             model = config.make()
             if not isinstance(model, nn.Module):
-                raise ModelError(f"model of kind module: the function returned {type(model).__name__}, not a torch.nn.Module")
-            return model
+                raise ModelError(
+                    f"model of kind module: the function returned {type(model).__name__}, not a torch.nn.Module"
+                )
+            return copy.deepcopy(model)  # a function may give the same network twice; arms and seeds never share one
 
 
 def _timm(config: TimmConfig, *, num_classes: int, channels: int, pretrained: bool) -> nn.Module:
@@ -152,7 +159,8 @@ def _timm(config: TimmConfig, *, num_classes: int, channels: int, pretrained: bo
         raise MissingExtraError("timm", extra="vision", purpose=f"the model {config.name}") from error
     if not timm.is_model(config.name):
         raise ModelError(_unknown_model("timm", config.name, timm.list_models()))
-    settings = {"in_chans": channels, "num_classes": num_classes, **config.settings}
+    # published weights keep their own classes: another number would put random weights in place of the classifier
+    settings = {"in_chans": channels, **({} if pretrained else {"num_classes": num_classes}), **config.settings}
     try:
         return timm.create_model(config.name, pretrained=pretrained, **settings)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from distil.core.config import Config, NonNegative, Positive, Probability, expan
 
 
 class TermConfig(Config):
-    """What every term has. ``scope`` says what its value belongs to: ``example``, so that any split of a batch agrees."""
+    """What every term has. ``scope`` is what its value belongs to: ``example``, so that any split of a batch agrees."""
 
     scope: ClassVar[Literal["example", "batch"]] = "example"
     needs_labels: ClassVar[bool] = False

@@ -55,7 +55,9 @@ class Objective:
     @property
     def requires(self) -> Requires:
         """Which teachers must be asked, and whether labels are used. Complete once bound."""
-        teachers = {t.teacher for t in self._terms.values() if isinstance(t, (SoftTargets, TeacherLabels)) and t.teacher}
+        teachers = {
+            t.teacher for t in self._terms.values() if isinstance(t, (SoftTargets, TeacherLabels)) and t.teacher
+        }
         return Requires(frozenset(teachers), labels=any(term.needs_labels for term in self._terms.values()))
 
     def bind(self, *, num_classes: int, teachers: Mapping[str, int]) -> "Objective":
@@ -73,8 +75,8 @@ class Objective:
             teacher = None if isinstance(term, TrueLabels) else term.teacher
             if teacher is not None and teachers[teacher] != num_classes:
                 raise CompatibilityError(
-                    f"term {name!r}: the teacher {teacher!r} has {teachers[teacher]} classes and the student {num_classes}; "
-                    "both must answer for the same classes"
+                    f"term {name!r}: the teacher {teacher!r} has {teachers[teacher]} classes and the student "
+                    f"{num_classes}; both must answer for the same classes"
                 )
         return Objective(bound, task=self._task)
 

@@ -5,15 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distil.core.events import EventLog
 from distil.core.interruption import Interruption
 from distil.core.placement import Placement
 from distil.core.run_directory import RunDirectory
-from distil.data.config import InputsConfig
 from distil.data.example import Splits
-from distil.data.view import View, make_view
-from distil.models.config import ModelConfig, WeightsConfig
-from distil.models.load import own_inputs
 from distil.recipe.recipe import ResolvedRecipe
 
 Output = TypeVar("Output")
@@ -43,7 +38,4 @@ class Context:
 
     def notice(self, text: str) -> None:
         """A sentence for whoever watches the run."""
-        EventLog(self.directory.path / "events.jsonl").append("notice", step=0, text=text)
-
-    def view_of(self, model: ModelConfig, inputs: InputsConfig, weights: WeightsConfig | None = None) -> View:
-        return make_view(inputs, image_shape=self.splits.train.image_shape, own=own_inputs(model, weights))
+        self.directory.notice(text)

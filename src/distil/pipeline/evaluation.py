@@ -1,4 +1,4 @@
-"""The final evaluation as a stage: the test split is opened here, once every student is trained, and the verdict is given."""
+"""The final evaluation as a stage: once every student is trained the test split is opened, and the verdict is given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,11 +93,19 @@ def _evaluate_teacher(context: Context, teacher: ReadyTeacher) -> Predictions:
 
     def predict() -> Predictions:
         examples = context.splits.test.open_for_final_evaluation()
-        return _predictions(teacher.frozen.scores(evaluation_batches(examples, views={teacher.name: teacher.view})))
+        return _predictions(
+            teacher.frozen.scores(evaluation_batches(examples, views={teacher.name: teacher.network.view}))
+        )
 
     predictions = _predict_once(context, folder, predict)
     _write_evaluation(
-        context, folder, predictions, teacher.description, teacher.trained, labelled=teacher.labelled_examples, reference=None
+        context,
+        folder,
+        predictions,
+        teacher.network.description,
+        teacher.trained,
+        labelled=teacher.labelled_examples,
+        reference=None,
     )
     return predictions
 
@@ -105,14 +113,20 @@ def _evaluate_teacher(context: Context, teacher: ReadyTeacher) -> Predictions:
 def _evaluate_student(context: Context, student: TrainedStudent, reference: Predictions | None) -> Predictions:
     def predict() -> Predictions:
         examples = context.splits.test.open_for_final_evaluation()
-        batches = evaluation_batches(examples, views={VIEW: student.view})
+        batches = evaluation_batches(examples, views={VIEW: student.network.view})
         device = context.placement.device
-        return _predictions(score(student.model.to(device), batches, view=VIEW, device=device))
+        return _predictions(score(student.network.model.to(device), batches, view=VIEW, device=device))
 
     predictions = _predict_once(context, student.folder, predict)
     labelled = int(context.splits.students.labelled.sum())
     _write_evaluation(
-        context, student.folder, predictions, student.description, student.trained, labelled=labelled, reference=reference
+        context,
+        student.folder,
+        predictions,
+        student.network.description,
+        student.trained,
+        labelled=labelled,
+        reference=reference,
     )
     return predictions
 
@@ -164,11 +178,13 @@ def _notes(context: Context, faculty: Faculty) -> list[str]:
     notes = []
     for name, teacher in faculty.teachers.items():
         if teacher.trained.still_improving:
-            notes.append(f"The teacher {name!r} was still improving when its training ended; a longer one may teach more.")
+            notes.append(
+                f"The teacher {name!r} was still improving when its training ended; a longer one may teach more."
+            )
         students = int(context.splits.students.labelled.sum())
         if teacher.labelled_examples > students:
             notes.append(
-                f"The teacher {name!r} was trained with {teacher.labelled_examples} labels, the students with {students}; "
+                f"The teacher {name!r} had {teacher.labelled_examples} labels, the students {students}; "
                 "part of what distillation brought is the teacher's labels on the other examples."
             )
     if context.splits.validation is None and faculty.teachers:
@@ -246,12 +262,10 @@ def _write_gallery(context: Context, evaluation: Evaluation, students: Students,
 
 
 def choose_student(students: Sequence[TrainedStudent]) -> TrainedStudent:
-    """The student that ships: the best on validation; without such a split the first seed. The test split has no say."""
+    """The student that ships: the best on validation, without such a split the first seed. Test has no say."""
 
     def rank(student: TrainedStudent) -> tuple[float, float]:
         metrics = student.trained.validation
         return (metrics[METRIC], -metrics["negative_log_likelihood"]) if metrics is not None else (0.0, 0.0)
 
     return max(students, key=rank)
-
-

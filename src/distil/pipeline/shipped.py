@@ -64,7 +64,9 @@ def load(run_directory: str | Path, *, make: Callable[[], nn.Module] | None = No
     expected = read_json(Path(run_directory) / "manifest.json")["stages"]["student/model"]["files"]
     for relative, digest in expected.items():
         if not (folder.parent / relative).is_file() or sha256_of(folder.parent / relative) != digest:
-            raise IntegrityError(f"{folder.parent / relative} is not as it was written. Run the recipe again to make it anew")
+            raise IntegrityError(
+                f"{folder.parent / relative} is not as it was written. Run the recipe again to make it anew"
+            )
     facts = read_json(folder / "labels_and_preprocessing.json")
     shape, class_names = facts["input"], tuple(facts["class_names"])
     image_shape = shape["channels"], shape["height"], shape["width"]
@@ -85,5 +87,3 @@ def _model_config(described: dict[str, Any], make: Callable[[], nn.Module] | Non
     if make is None:
         raise ModelError("the student was made by a Python function; give it again: distil.load(..., make=FUNCTION)")
     return TypeAdapter(ModelConfig).validate_python({"kind": "module", "make": make})
-
-

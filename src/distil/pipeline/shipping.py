@@ -1,6 +1,6 @@
-"""Shipping as a stage: the student that leaves, as a folder that ``distil.load`` reads, and as artefacts for runtimes."""
+"""Shipping as a stage: the student that leaves, as a folder for ``distil.load`` and as artefacts for runtimes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from distil.tasks.score import score
 
 CALIBRATION_EXAMPLES = 512
 PARITY_EXAMPLES = 10_000
-ARTEFACT_FILES = ("model.onnx", "labels_and_preprocessing.json", "samples.safetensors", "predict.py", "artefact.json")
 
 
 def ship(context: Context, student: TrainedStudent, faculty: Faculty) -> Path:
@@ -33,7 +32,14 @@ def ship(context: Context, student: TrainedStudent, faculty: Faculty) -> Path:
     folder = _ship_weights(context, student)
     for export in context.recipe.export:
         artefacts = [
-            _export(context, f"exports/{export.target}-{precision}", student.model, student.view, precision, student.folder)
+            _export(
+                context,
+                f"exports/{export.target}-{precision}",
+                student.network.model,
+                student.network.view,
+                precision,
+                student.folder,
+            )
             for precision in export.precision
         ]
         references = [_export_teacher(context, teacher) for teacher in faculty.teachers.values()]
@@ -42,7 +48,7 @@ def ship(context: Context, student: TrainedStudent, faculty: Faculty) -> Path:
 
 
 def _ship_weights(context: Context, student: TrainedStudent) -> Path:
-    preprocessing = student.view.describe(context.splits.train.class_names)
+    preprocessing = student.network.view.describe(context.splits.train.class_names)
     model = {
         "format": 1,
         "arm": student.arm,
@@ -59,28 +65,34 @@ def _ship_weights(context: Context, student: TrainedStudent) -> Path:
         return [weights, *facts]
 
     inputs = {"model": context.directory.output_hash(f"{student.folder}/model"), "facts": [preprocessing, model]}
-    context.once("student/model", inputs, lambda: None, save, lambda folder: None)
+    context.once("student/model", inputs, lambda: None, save, lambda _: None)
     return context.directory.path / "student"
 
 
 def _export_teacher(context: Context, teacher: ReadyTeacher) -> str:
     folder = f"exports/teachers/{teacher.name}/onnx-fp32"
     model: nn.Module = teacher.frozen.as_module()
-    return _export(context, folder, model, teacher.view, "fp32", f"teachers/{teacher.name}")
+    return _export(context, folder, model, teacher.network.view, "fp32", f"teachers/{teacher.name}")
 
 
 def _export(context: Context, folder: str, model: nn.Module, view: View, precision: Precision, origin: str) -> str:
-    """One artefact with its parity; both are stages, so that a flipped byte is found and only that one is made again."""
+    """One artefact with its parity; both are stages, so that after a flipped byte only that one is made again."""
     splits = context.splits
     preprocessing = view.describe(splits.train.class_names)
 
-    def produce() -> Callable[[Path], Sequence[Path]]:
-        samples = _samples(model, splits.test.open_for_parity(PARITY_EXAMPLES), view)
-        rows = epoch_order(len(splits.train), seed=derive("calibration"), epoch=0)[:CALIBRATION_EXAMPLES]
-        calibration = _inputs(splits.train.select(rows), view) if precision == "int8" else None
-        return lambda target: write_artefact(
-            target, model=model, samples=samples, calibration=calibration, preprocessing=preprocessing, precision=precision
+    def save(samples: Samples | None, target: Path) -> Sequence[Path]:
+        assert samples is not None
+        return write_artefact(
+            target,
+            model=model,
+            samples=samples,
+            calibration=_calibration(splits.train, view) if precision == "int8" else None,
+            preprocessing=preprocessing,
+            precision=precision,
         )
+
+    def produce() -> Samples | None:
+        return _samples(model, splits.test.open_for_parity(PARITY_EXAMPLES), view)
 
     inputs = {
         "model": context.directory.output_hash(f"{origin}/model"),
@@ -88,13 +100,13 @@ def _export(context: Context, folder: str, model: nn.Module, view: View, precisi
         "preprocessing": preprocessing,
         "precision": precision,
     }
-    context.once(f"{folder}/artefact", inputs, produce, lambda write, path: write(path), lambda path: None)
+    context.once(f"{folder}/artefact", inputs, produce, save, lambda _: None)
     path = context.directory.path / folder
     context.once(
         f"{folder}/parity",
         {"artefact": context.directory.output_hash(f"{folder}/artefact")},
         lambda: verify_in_fresh_process(path),
-        lambda parity, target: [target / "parity.json"],
+        lambda _, target: [target / "parity.json"],
         lambda target: read_json(target / "parity.json"),
     )
     return folder
@@ -104,7 +116,7 @@ def _measure_latency(context: Context, target: str, folders: Sequence[str], refe
     paths = [context.directory.path / folder for folder in folders]
     slowest = context.directory.path / reference[0] if reference else None
 
-    def save(_: Any, folder: Path) -> list[Path]:
+    def save(_: Any, __: Path) -> list[Path]:
         return [path / "latency.json" for path in [*paths, *([slowest] if slowest is not None else [])]]
 
     inputs = {folder: context.directory.output_hash(f"{folder}/artefact") for folder in [*folders, *reference]}
@@ -113,7 +125,7 @@ def _measure_latency(context: Context, target: str, folders: Sequence[str], refe
         inputs,
         lambda: measure_latency_in_fresh_process(paths, slowest),
         save,
-        lambda folder: {},
+        lambda _: {},
     )
 
 
@@ -124,5 +136,8 @@ def _samples(model: nn.Module, examples: Examples, view: View) -> Samples:
     return Samples(inputs=inputs, reference=scores.logits.numpy(), targets=scores.labels.numpy())
 
 
-def _inputs(examples: Examples, view: View) -> np.ndarray:
-    return torch.cat([batch.inputs["model"] for batch in evaluation_batches(examples, views={"model": view})]).numpy()
+def _calibration(examples: Examples, view: View) -> np.ndarray:
+    """Inputs from the training split, drawn once, that set the ranges of the integers."""
+    rows = epoch_order(len(examples), seed=derive("calibration"), epoch=0)[:CALIBRATION_EXAMPLES]
+    batches = evaluation_batches(examples.select(rows), views={"model": view})
+    return torch.cat([batch.inputs["model"] for batch in batches]).numpy()

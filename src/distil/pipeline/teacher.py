@@ -1,4 +1,4 @@
-"""Teachers as a stage: loaded or trained first, frozen, and asked once for the whole training split where that is right."""
+"""Teachers as a stage: loaded or trained first, frozen, and asked once for all examples where that is right."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from distil.core.errors import ModelError
 from distil.core.files import digest
 from distil.core.seeds import derive
 from distil.data.feed import evaluation_batches
@@ -17,12 +16,11 @@ from distil.data.view import View
 from distil.knowledge.response import KeptKnowledge, Knowledge, LiveKnowledge, NoKnowledge, PermutedKnowledge
 from distil.knowledge.teacher import FrozenTeacher, class_order
 from distil.models.config import FileWeights
-from distil.models.describe import ModelDescription, describe_model
-from distil.models.load import build_model
 from distil.objective.objective import Objective
 from distil.pipeline.context import Context
 from distil.pipeline.training import TrainedModel, describe_trained, load_trained, save_trained, train_model
 from distil.recipe.recipe import Arm, Teacher
+from distil.tasks.network import Network, build_network
 from distil.train.loop import Trained
 
 
@@ -32,10 +30,8 @@ class ReadyTeacher:
 
     name: str
     config: Teacher
-    model: nn.Module
-    view: View
+    network: Network
     frozen: FrozenTeacher
-    description: ModelDescription
     trained: TrainedModel
     labelled_examples: int
 
@@ -57,14 +53,14 @@ class Faculty:
         """The inputs that a batch of the arm needs for its teachers."""
         if self.is_kept(arm) or not any(term.needs_teacher for term in arm.stage.objective.values()):
             return {}
-        return {name: teacher.view for name, teacher in self.teachers.items()}
+        return {name: teacher.network.view for name, teacher in self.teachers.items()}
 
     def is_kept(self, arm: Arm) -> bool:
         return not arm.stage.training.augmentation
 
     @property
     def num_classes(self) -> dict[str, int]:
-        return {name: teacher.description.num_classes for name, teacher in self.teachers.items()}
+        return {name: teacher.network.description.num_classes for name, teacher in self.teachers.items()}
 
     @property
     def _frozen(self) -> list[FrozenTeacher]:
@@ -74,7 +70,7 @@ class Faculty:
     def _kept(self) -> KeptKnowledge:
         examples, device = self._context.splits.train, self._context.placement.device
         said = {
-            name: teacher.frozen.scores(evaluation_batches(examples, views={name: teacher.view}))
+            name: teacher.frozen.scores(evaluation_batches(examples, views={name: teacher.network.view}))
             for name, teacher in self.teachers.items()
         }
         return KeptKnowledge(said, device=device)
@@ -87,33 +83,30 @@ def prepare_teachers(context: Context) -> Faculty:
 
 def _prepare(context: Context, name: str, config: Teacher) -> ReadyTeacher:
     splits = context.splits
-    view = context.view_of(config.model, config.inputs, config.weights)
-    model = build_model(
+    network = build_network(
         config.model,
-        num_classes=splits.train.num_classes,
-        image_shape=(view.channels, view.height, view.width),
+        config.inputs,
+        examples=splits.train,
         seed=derive("initial-weights", "teacher", name, context.recipe.seeds[0]),
         weights=config.weights,
+        num_classes=len(config.classes) if config.classes is not None else None,
+        who=f"teachers.{name}",
     )
-    example = next(evaluation_batches(splits.train, views={name: view}, batch_size=1)).inputs[name]
-    description = describe_model(model, example)
-    _check_classes(name, description, config, splits.train.class_names)
     order = class_order(name, config.classes, splits.train.class_names)
     examples = splits.train if config.labels == "all" else splits.students
     inputs = teacher_inputs(context, name, config)
 
     def produce() -> TrainedModel:
         if config.stages is None:
-            given = Trained(weights=_weights_of(model), kept_epoch=0, epochs=0, still_improving=None)
-            return describe_trained(context, model, view, given)
+            given = Trained(weights=_weights_of(network.model), kept_epoch=0, epochs=0, still_improving=None)
+            return describe_trained(context, network, given)
         stage = config.stages[0]
         return train_model(
             context,
-            model=model,
-            view=view,
+            network=network,
             name=name,
             stage=stage,
-            objective=Objective(stage.objective).bind(num_classes=description.num_classes, teachers={}),
+            objective=Objective(stage.objective).bind(num_classes=network.description.num_classes, teachers={}),
             knowledge=NoKnowledge(),
             examples=examples,
             other_views={},
@@ -123,14 +116,12 @@ def _prepare(context: Context, name: str, config: Teacher) -> ReadyTeacher:
         )
 
     trained = context.once(f"teachers/{name}/model", inputs, produce, save_trained, load_trained)
-    model.load_state_dict(dict(trained.weights))
+    network.model.load_state_dict(dict(trained.weights))
     return ReadyTeacher(
         name=name,
         config=config,
-        model=model,
-        view=view,
-        frozen=FrozenTeacher(name, model, class_order=order, device=context.placement.device),
-        description=description,
+        network=network,
+        frozen=FrozenTeacher(name, network.model, class_order=order, device=context.placement.device),
         trained=trained,
         labelled_examples=int(examples.labelled.sum()),
     )
@@ -145,17 +136,10 @@ def teacher_inputs(context: Context, name: str, config: Teacher) -> dict[str, An
         "data": context.splits.fingerprint(),
         "seed": context.recipe.seeds[0],
         "precision": context.placement.precision,
-        "file": hashlib.sha256(Path(weights.path).read_bytes()).hexdigest() if isinstance(weights, FileWeights) else None,
+        "file": hashlib.sha256(Path(weights.path).read_bytes()).hexdigest()
+        if isinstance(weights, FileWeights)
+        else None,
     }
-
-
-def _check_classes(name: str, description: ModelDescription, config: Teacher, class_names: tuple[str, ...]) -> None:
-    expected = len(config.classes) if config.classes is not None else len(class_names)
-    if description.num_classes != expected:
-        raise ModelError(
-            f"teachers.{name}: its output has {description.num_classes} classes, and the data have {len(class_names)} "
-            f"({', '.join(class_names[:12])}{', ...' if len(class_names) > 12 else ''}). Use a teacher of the same classes"
-        )
 
 
 def _weights_of(model: nn.Module) -> dict[str, Any]:

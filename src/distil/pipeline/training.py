@@ -18,6 +18,7 @@ from distil.objective.objective import Objective
 from distil.pipeline.context import Context
 from distil.recipe.recipe import TrainStage
 from distil.tasks.image_classification import validation_metrics
+from distil.tasks.network import Network
 from distil.tasks.score import score
 from distil.train.loop import Trained, train
 
@@ -36,8 +37,7 @@ class TrainedModel:
 def train_model(
     context: Context,
     *,
-    model: nn.Module,
-    view: View,
+    network: Network,
     name: str,
     stage: TrainStage,
     objective: Objective,
@@ -48,13 +48,12 @@ def train_model(
     folder: Path,
     identity: str,
 ) -> TrainedModel:
-    """Trains ``model`` on ``examples`` and measures the kept state on the validation split.
+    """Trains a network on ``examples`` and measures the kept state on the validation split.
 
     Args:
         context: the run.
-        model: with its initial weights.
-        view: its input, called ``name`` in the batches.
-        name: of the view.
+        network: with its initial weights; it ends with the kept ones.
+        name: of its view in the batches.
         stage: objective and training as the recipe has them.
         objective: bound to the knowledge.
         knowledge: what teachers say.
@@ -66,18 +65,18 @@ def train_model(
     """
     feed = Feed(
         examples,
-        views={name: view, **other_views},
+        views={name: network.view, **other_views},
         batch_size=stage.training.batch_size,
         augmentation=stage.training.augmentation,
         seed=derive("feed", seed),
     )
 
     def validate(candidate: nn.Module) -> dict[str, float]:
-        return measure_on_validation(context, candidate, view) or {}
+        return measure_on_validation(context, candidate, network.view) or {}
 
     trained = train(
         stage.training,
-        make_model=lambda: model,
+        model=network.model,
         view=name,
         objective=objective,
         knowledge=knowledge,
@@ -89,18 +88,18 @@ def train_model(
         identity=identity,
         interruption=context.interruption,
     )
-    return describe_trained(context, model, view, trained)
+    return describe_trained(context, network, trained)
 
 
-def describe_trained(context: Context, model: nn.Module, view: View, trained: Trained) -> TrainedModel:
+def describe_trained(context: Context, network: Network, trained: Trained) -> TrainedModel:
     """The kept state with its validation metrics."""
-    model.load_state_dict(dict(trained.weights))
+    network.model.load_state_dict(dict(trained.weights))
     return TrainedModel(
         weights=trained.weights,
         epochs=trained.epochs,
         kept_epoch=trained.kept_epoch,
         still_improving=trained.still_improving,
-        validation=measure_on_validation(context, model, view),
+        validation=measure_on_validation(context, network.model, network.view),
     )
 
 

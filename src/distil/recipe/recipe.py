@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from distil.core.config import Config, Count, NonNegative, PlacementConfig, Probability, StringIsKind, Whole
+from distil.core.config import Config, NonNegative, PlacementConfig, Probability, StringIsKind, Whole
 from distil.data.config import DataConfig, InputsConfig
 from distil.export.config import ExportConfig
 from distil.models.config import ModelConfig, WeightsConfig
@@ -95,10 +95,17 @@ class Arm(Config):
 
 
 def _expand_seeds(value: Any) -> Any:
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not 1 <= value <= MOST_SEEDS:
+        raise ValueError(f"found {value}; expected a number of seeds from 1 to {MOST_SEEDS}, or a list of seeds")
+    return list(range(value))
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MOST_SEEDS = 1000
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seeds = Annotated[tuple[Whole, ...], Field(min_length=1), BeforeValidator(_expand_seeds)]
 
 
@@ -158,5 +165,3 @@ class ResolvedRecipe(RunSettings):
     def distilled(self) -> str | None:
         """The name of the arm that is compared with the controls."""
         return next((name for name, arm in self.arms.items() if not arm.control), None)
-
-

@@ -147,7 +147,9 @@ def _teacher_contradictions(name: str, teacher: Teacher, data: SourceConfig) -> 
     for stage in teacher.stages or ():
         needy = [term for term, config in stage.objective.items() if config.needs_teacher]
         if needy:
-            yield Problem(f"{where}.stages.0.objective", f"{needy} need a teacher of their own, which a teacher cannot have yet")
+            yield Problem(
+                f"{where}.stages.0.objective", f"{needy} need a teacher of their own, which a teacher cannot have yet"
+            )
         yield from _training_contradictions(f"{where}.training", stage.training, data)
 
 
@@ -174,7 +176,3 @@ def _training_contradictions(where: str, training: TrainingConfig, data: SourceC
         yield Problem(f"{where}.keep", "best needs a validation split, and data.validation is none; set keep: last")
     if isinstance(training.until, PlateauConfig):
         yield Problem(f"{where}.until", "plateau needs a validation split, and data.validation is none")
-
-
-
-

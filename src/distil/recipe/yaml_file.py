@@ -48,8 +48,10 @@ def parse_yaml(text: str, *, name: str) -> Document:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise RecipeError(f"{name}: line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not allowed; "
-                                  "write the value out")
+                raise RecipeError(
+                    f"{name}: line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not allowed; "
+                    "write the value out"
+                )
         node = loader.get_single_node()
         if node is None:
             return Document(name, value=None)

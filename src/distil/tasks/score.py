@@ -1,4 +1,4 @@
-"""Scores: what a model says about examples. The only pass without gradient, for validation, knowledge and evaluation alike."""
+"""Scores: what a model says about examples. The only pass without gradient, for all rooms alike."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Scores:
 
 
 def score(model: nn.Module, batches: Iterable[Batch], *, view: str, task: str = "main", device: str = "cpu") -> Scores:
-    """The model's answers, in evaluation mode and without gradient; the mode of every submodule is as before afterwards.
+    """The model's answers, in evaluation mode and without gradient; every submodule's mode is as before afterwards.
 
     Args:
         model: from the view's input to logits.

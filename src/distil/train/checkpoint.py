@@ -131,5 +131,7 @@ def _refuse_non_finite(checkpoint: Checkpoint) -> None:
     for group, tensors in checkpoint.tensors.items():
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise NumericError(f"step {checkpoint.step}: {group} {name} is not finite; nothing is saved. Lower the "
-                                   "learning rate or set training.gradient_clip")
+                raise NumericError(
+                    f"step {checkpoint.step}: {group} {name} is not finite; nothing is saved. Lower the "
+                    "learning rate or set training.gradient_clip"
+                )

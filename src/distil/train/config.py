@@ -66,7 +66,7 @@ ScheduleConfig = Annotated[
 
 
 class PlateauConfig(Config):
-    """Stops once the validation loss has not fallen for ``patience`` epochs; ``epochs`` is then the most there can be."""
+    """Stops once the validation loss has not fallen for ``patience`` epochs; ``epochs`` is then the most."""
 
     kind: Literal["plateau"] = "plateau"
     patience: Count = 10
@@ -100,7 +100,8 @@ class TrainingConfig(Config):
     def _consistent(self) -> "TrainingConfig":
         if isinstance(self.until, PlateauConfig) and not isinstance(self.schedule, ConstantConfig):
             raise ValueError(
-                f"until: plateau has no last step for the schedule {self.schedule.kind} to end at; use schedule: constant"
+                f"until: plateau has no last step for the schedule {self.schedule.kind} to end at; "
+                "use schedule: constant"
             )
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} is larger than batch_size {self.batch_size}")

@@ -1,4 +1,4 @@
-"""The training loop: plain steps on Fabric, a state that is all in the checkpoint, and equal bits after any interruption."""
+"""The training loop: plain steps on Fabric, all state in the checkpoint, and equal bits after any interruption."""
 
 import math
 import time
@@ -60,7 +60,7 @@ class _Progress:
 def train(
     config: TrainingConfig,
     *,
-    make_model: Callable[[], nn.Module],
+    model: nn.Module,
     view: str,
     objective: Objective,
     knowledge: Knowledge,
@@ -76,7 +76,7 @@ def train(
 
     Args:
         config: budget and optimiser.
-        make_model: the network with its initial weights; called once.
+        model: the network with its initial weights; it is trained in place.
         view: the input of the batches that the network takes.
         objective: bound to the knowledge.
         knowledge: what teachers say about a batch.
@@ -92,14 +92,16 @@ def train(
         NumericError: a loss or weight is not finite; nothing of that step is saved.
         Preempted: a stop was asked for; the step is finished and saved.
     """
-    run = _Run(config, make_model(), view, objective, knowledge, feed, validate, placement, seed, folder, identity)
+    run = _Run(config, model, view, objective, knowledge, feed, validate, placement, seed, folder, identity)
     with seeded(seed):
         run.resume()
         while not run.is_finished:
             run.step()
             if interruption.requested:
                 run.save()
-                raise Preempted("stopped on request; the step is finished and saved. Run the same command again to go on")
+                raise Preempted(
+                    "stopped on request; the step is finished and saved. Run the same command again to go on"
+                )
             run.save_when_due()
     return run.finish()
 
@@ -123,7 +125,11 @@ class _Run:
     ) -> None:
         self._config, self._view, self._objective, self._knowledge = config, view, objective, knowledge
         self._feed, self._validate, self._placement, self._seed = feed, validate, placement, seed
-        self._checkpoints, self._events, self._identity = folder / "checkpoints", EventLog(folder / "events.jsonl"), identity
+        self._checkpoints, self._events, self._identity = (
+            folder / "checkpoints",
+            EventLog(folder / "events.jsonl"),
+            identity,
+        )
         self._module = model
         self._optimizer: Optimizer
         self._model, self._optimizer = placement.fabric.setup(model.train(), make_optimizer(model, config.optimizer))
@@ -166,7 +172,7 @@ class _Run:
                 values = {name: part.item() for name, part in loss.parts.items()}
                 raise NumericError(
                     f"step {self._progress.step}: the loss is {loss.total.item()} (parts: {values}) on the examples "
-                    f"{piece.ids[:16].tolist()}{' and more' if len(piece) > 16 else ''}; nothing of this step is saved. "
+                    f"{piece.ids[:16].tolist()}{' and more' if len(piece) > 16 else ''}; nothing of it is saved. "
                     "Look at these examples, lower the learning rate, or set training.gradient_clip"
                 )
             self._placement.fabric.backward(loss.total)
@@ -274,7 +280,9 @@ def _is_better(metrics: Metrics, best: Metrics) -> bool:
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items() if value is not None}
+    return {
+        f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items() if value is not None
+    }
 
 
 def _load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -27,7 +27,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 @torch.no_grad()
 def bound_weights(model: nn.Module, max_norm: float) -> None:
-    """Scales down the weights into each unit of linear and convolution layers so that their norm is at most ``max_norm``."""
+    """Scales down the weights into each unit of linear and convolution layers to a norm of at most ``max_norm``."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             rows = module.weight.view(module.weight.shape[0], -1)

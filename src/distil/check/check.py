@@ -1,0 +1,50 @@
+"""The pre-flight, from a recipe to findings."""
+
+from collections.abc import Iterator
+
+from distil.check.cost import check_cost
+from distil.check.data import check_data
+from distil.check.finding import Finding
+from distil.check.objective import batch_statistics, check_arms, check_objective
+from distil.check.teacher import build_candidate, check_teacher
+from distil.core.config import PlacementConfig
+from distil.core.placement import place
+from distil.core.seeds import derive
+from distil.data.split import load_splits
+from distil.recipe.recipe import Recipe, ResolvedRecipe
+from distil.recipe.resolve import resolve
+from distil.tasks.network import build_network
+
+
+def check_recipe(recipe: Recipe) -> list[Finding]:
+    """Everything that can be found out about a recipe without training.
+
+    Raises:
+        DistilError: the recipe, the data or a model cannot be used at all.
+    """
+    resolved = resolve(recipe)
+    with place(PlacementConfig(device="cpu", threads=resolved.placement.threads)):
+        return list(_findings(resolved))
+
+
+def _findings(recipe: ResolvedRecipe) -> Iterator[Finding]:
+    splits = load_splits(recipe.data)
+    yield from check_data(splits)
+    teachers = {name: build_candidate(name, config, splits) for name, config in recipe.teachers.items()}
+    terms = [term for arm in recipe.arms.values() for term in arm.stage.objective.values()]
+    for candidate in teachers.values():
+        yield from check_teacher(candidate, splits, list(dict.fromkeys(terms)))
+    students = {
+        name: build_network(
+            arm.student.model,
+            arm.student.inputs,
+            examples=splits.train,
+            seed=derive("initial-weights", "student", recipe.seeds[0]),
+        )
+        for name, arm in recipe.arms.items()
+    }
+    yield from check_arms(recipe)
+    for name, arm in recipe.arms.items():
+        yield from batch_statistics(students[name], name, arm)
+        yield from check_objective(name, arm, students[name], teachers, splits)
+    yield from check_cost(recipe, students, teachers, splits)

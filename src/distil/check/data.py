@@ -1,0 +1,56 @@
+"""Are the splits apart, and is there enough to learn from and to prove with?"""
+
+from collections.abc import Iterator
+
+from distil.check.finding import Finding
+from distil.data.example import Examples, Splits
+
+
+def check_data(splits: Splits) -> Iterator[Finding]:
+    """Sizes, labels, and images that stand on both sides of a split."""
+    validation = len(splits.validation) if splits.validation is not None else 0
+    labelled = int(splits.students.labelled.sum())
+    yield Finding(
+        "fine",
+        f"data: {splits.source}; {len(splits.train)} training examples ({labelled} labelled for students), "
+        f"{validation} validation, {len(splits.test)} test; {splits.train.num_classes} classes",
+    )
+    yield from _overlaps(splits)
+    rare = _rare_classes(splits.students)
+    if rare:
+        yield Finding(
+            "suspicious",
+            f"fewer than 5 labelled training examples of: {', '.join(rare)}",
+            why="the true labels say almost nothing about such a class, and its accuracy will be chance",
+            remedy="label more of it, or raise data.labels",
+        )
+    if splits.validation is None:
+        yield Finding(
+            "suspicious",
+            "there is no validation split",
+            why="neither an epoch nor a setting can be chosen, and a weak teacher cannot be told before distilling",
+            remedy="set data.validation while you choose settings; leave it out only for the last run",
+        )
+
+
+def _overlaps(splits: Splits) -> Iterator[Finding]:
+    known = [("training", splits.train)] + ([("validation", splits.validation)] if splits.validation else [])
+    found = [(f"{name} and test", splits.test.count_shared_images(examples)) for name, examples in known]
+    if splits.validation is not None:
+        found.append(("training and validation", splits.validation.count_shared_images(splits.train)))
+    shared = [f"{count} images of {names}" for names, count in found if count]
+    if not shared:
+        yield Finding("fine", "no image stands in two splits")
+        return
+    yield Finding(
+        "suspicious",
+        f"the same pixels stand in two splits: {', '.join(shared)}",
+        why="what is measured on them is memory, not generalisation",
+        remedy="remove the copies from the source, or split by what makes them alike",
+    )
+
+
+def _rare_classes(examples: Examples) -> list[str]:
+    labels = examples.labels[examples.labelled]
+    counts = labels.bincount(minlength=examples.num_classes).tolist()
+    return [name for name, count in zip(examples.class_names, counts, strict=True) if count < 5]

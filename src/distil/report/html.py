@@ -1,0 +1,188 @@
+"""``RunRecord`` -> one HTML page that needs no network, no JavaScript and no second file."""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+
+from distil.core.files import write_atomically
+from distil.report import (
+    axis,
+    calibration,
+    confusion,
+    curve,
+    difference,
+    number,
+    overview,
+    quality,
+    sentence,
+    series,
+    soft_label,
+)
+from distil.report.read import read_run
+from distil.report.record import Comparison, RunRecord, Verdict
+
+TEMPLATES = ("report.html.j2", "macros.html.j2", "charts.html.j2", "style.css")
+REPORT = "report.html"
+
+
+def write_report(run_directory: Path) -> Path:
+    """Writes ``report.html`` into the run directory, whole or not at all, and returns its path.
+
+    Raises:
+        RecipeError: there is no such directory.
+        IntegrityError: the run is not finished, or a file of it cannot be read.
+        ResourceError: the page cannot be saved.
+    """
+    destination = Path(run_directory) / REPORT
+    write_atomically(destination, render(read_run(destination.parent)))
+    return destination
+
+
+def render(record: RunRecord) -> str:
+    """The page as text. The same record gives the same bytes."""
+    environment = _environment()
+    style = _template("style.css")
+    return environment.get_template("report.html.j2").render(
+        style=style, policy=content_security_policy(style), **_contents(record)
+    )
+
+
+def content_security_policy(style: str) -> str:
+    """Nothing may be loaded or run; pictures are inside the page; the one style sheet is known by its hash."""
+    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=DictLoader({name: _template(name) for name in TEMPLATES}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats = (number.percent, number.count, number.quantity, number.size, number.milliseconds, number.significant)
+    environment.filters |= {each.__name__: each for each in formats}
+    environment.filters |= {
+        "quality": number.quality,
+        "plain": number.plain,
+        "metric_name": number.metric_name,
+        "times": sentence.times,
+    }
+    return environment
+
+
+def _template(name: str) -> str:
+    return resources.files("distil.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _contents(record: RunRecord) -> dict[str, Any]:
+    """Every value that the template names."""
+    changes, unchanged = confusion.class_changes(record)
+    arms = record.recipe.get("arms") or {}
+    found, num_same = difference.differences(arms)
+    return {
+        "record": record,
+        "verdict": record.verdict,
+        "words": _words(record),
+        "rows": overview.rows(record),
+        "looks": series.series_of(record),
+        "quality": quality.quality_chart(record),
+        "against": _against(record.verdict),
+        "validation_panels": curve.validation_panels(record),
+        "loss_panels": curve.loss_panels(record),
+        "confusion": confusion.confusion(record),
+        "class_changes": changes,
+        "classes_left_out": unchanged,
+        "diagrams": calibration.diagrams(record),
+        "measures": calibration.measures(record),
+        "measure_names": calibration.measure_names(),
+        "inherited": _inherited(record),
+        "cards": soft_label.cards(record),
+        "card_columns": soft_label.columns(record),
+        "arm_names": tuple(arms),
+        "differences": found,
+        "num_same": num_same,
+        "environment": tuple(_pairs(record.environment)),
+        "hashes": tuple(_hashes(record.manifest)),
+        "glossary": sentence.GLOSSARY,
+    }
+
+
+def _words(record: RunRecord) -> dict[str, Any]:
+    verdict = record.verdict
+    return {
+        "meaning": sentence.meaning(verdict),
+        "comparison": sentence.comparison(verdict),
+        "difference": sentence.difference(verdict),
+        "intervals": sentence.intervals(verdict),
+        "gain_unit": number.gain_unit(verdict.metric),
+        "warnings": sentence.warnings(record),
+        "notes": sentence.notes(record),
+        "teacher_mistakes": sentence.teacher_mistakes(record),
+        "label_budget": sentence.label_budget(record),
+        "size_and_speed": " ".join(filter(None, (sentence.smaller(record), sentence.faster(record)))),
+    }
+
+
+def _against(verdict: Verdict) -> tuple[dict[str, Any], ...]:
+    """A row for each control: the numbers, and both intervals on an axis of 0..100 with no difference at ``zero``."""
+    bounds = [bound for each in verdict.against.values() for bound in (*each.interval, *(each.seed_interval or ()))]
+    place = axis.Scale(*axis.padded(min([0.0, *bounds]), max([0.0, *bounds])), 0, 100)
+    digits = number.digits_for(verdict.test_examples)
+
+    def row(control: str, each: Comparison) -> dict[str, Any]:
+        return {
+            "control": control,
+            "is_best": control == verdict.best_control,
+            "difference": number.gain(each.difference, verdict.metric, digits),
+            "interval": sentence.span(each.interval, verdict),
+            "seed_interval": number.ABSENT
+            if each.seed_interval is None
+            else sentence.span(each.seed_interval, verdict),
+            "zero": place(0.0),
+            "at": place(each.difference),
+            "bar": tuple(place(bound) for bound in each.interval),
+            "seed_bar": None if each.seed_interval is None else tuple(place(bound) for bound in each.seed_interval),
+        }
+
+    return tuple(row(control, each) for control, each in verdict.against.items())
+
+
+def _inherited(record: RunRecord) -> tuple[dict[str, Any], ...]:
+    """Share of the teacher's mistakes that each arm repeats with the same wrong class; none where it makes none."""
+    if record.summary is None or not sentence.teacher_mistakes(record):
+        return ()
+    looks = series.series_of(record)
+    return tuple(
+        {
+            "name": arm,
+            "style": looks["arm", arm].style,
+            "share": number.percent(value, 0),
+            "width": 100 * (value or 0.0),
+        }
+        for arm, value in record.summary.inherited_errors.items()
+        if ("arm", arm) in looks
+    )
+
+
+def _pairs(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every leaf under its own name; what it is nested in says nothing new ("packages", "placement")."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _pairs(value)
+        else:
+            yield key, number.ABSENT if value is None else str(value)
+
+
+def _hashes(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(path, sha256) of every file of every stage, in the order of the paths."""
+    files = {
+        path: digest for stage in (manifest.get("stages") or {}).values() for path, digest in stage["files"].items()
+    }
+    yield from sorted(files.items())
