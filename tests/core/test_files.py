@@ -97,9 +97,9 @@ def test_a_folder_that_cannot_be_made_is_a_failed_save(tmp_path: Path) -> None:
 
 
 def test_the_error_of_safetensors_is_a_failed_save_too(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=r"No space left.*it needs 1,234 bytes"):  # noqa: PT012
-        with saving(tmp_path / "deep" / "x.safetensors", size=1234):
-            raise SafetensorError("No space left on device (os error 28)")
+    path = tmp_path / "deep" / "x.safetensors"
+    with pytest.raises(ResourceError, match=r"No space left.*it needs 1,234 bytes"), saving(path, size=1234):
+        raise SafetensorError("No space left on device (os error 28)")
 
 
 def test_safetensors_on_a_full_disk_is_a_failed_save(tmp_path: Path, full_disk: None) -> None:
@@ -117,10 +117,10 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
 
 def test_sync_works_on_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("1")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     sync(tmp_path / "x")
     sync(tmp_path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "absent")
 

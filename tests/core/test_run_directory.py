@@ -166,10 +166,9 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with holder(path) as process:
-        with pytest.raises(ResourceError, match=rf"is in use by process {process.pid} on .*--run-dir") as caught:
-            with RunDirectory(path).locked():
-                pass
-        assert caught.value.exit_code == 5
+        message = rf"is in use by process {process.pid} on .*--run-dir"
+        with pytest.raises(ResourceError, match=message), RunDirectory(path).locked():
+            pass
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)
         with RunDirectory(path).locked():

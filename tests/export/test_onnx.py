@@ -69,6 +69,19 @@ def test_17_the_model_comes_back_as_it_was_and_is_exported_in_evaluation_mode(tm
     )
 
 
+def test_the_fast_path_of_attention_is_off_while_the_model_is_traced(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Looks(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.mha.get_fastpath_enabled())
+            return images.flatten(1)
+
+    export_onnx(Looks(), torch.zeros(1, 1, 2, 2), tmp_path / "model.onnx")
+    assert seen
+    assert not any(seen)
+
+
 def test_equal_models_give_equal_bytes_which_tell_nothing_of_this_machine(
     models: dict[str, nn.Module], digits: Digits, tmp_path: Path
 ) -> None:

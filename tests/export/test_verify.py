@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from distil.core.errors import ExportError, IntegrityError
 from distil.export import verify as module
 from distil.export.integrity import check_artefact, write_record
+from distil.export.runtime import open_session
 from distil.export.verify import TOLERANCES, main, verify
 
 pytestmark = pytest.mark.untyped
@@ -190,6 +191,37 @@ def test_35_every_batch_size_is_compared_with_single_samples(session: FakeSessio
     problems = module._compare_batch_sizes(session, inputs, outputs, bound=1e-3)
     assert len(problems) == (expected is not None)
     assert all(expected in problem for problem in problems if expected)
+
+
+@pytest.mark.parametrize(
+    ("second_differs", "wrong_sizes", "problem"),
+    [
+        (False, {2}, "batches of 2 differ from single samples by 1"),
+        (True, set(), "a second session gives other bits for the same batch"),
+    ],
+)
+def test_35_an_artefact_that_is_not_the_same_function_every_time_does_not_pass(
+    second_differs: bool, wrong_sizes: set[int], problem: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions: list[Any] = []
+
+    class Unsteady:
+        def __init__(self, path: Path) -> None:
+            self.session = open_session(path)
+            sessions.append(self)
+
+        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            logits = self.session.run(names, feed)[0]
+            if len(logits) in wrong_sizes:
+                return [logits + 1]
+            return [np.nextafter(logits, np.inf) if second_differs and self is not sessions[0] else logits]
+
+    monkeypatch.setattr(module, "open_session", Unsteady)
+    parity = verify(copy)
+    assert [found for found in parity["problems"] if found.startswith(problem)]
+    assert not parity["passed"]
+    assert parity["dynamic_batch"] == (not wrong_sizes)
+    assert parity["repeat_bit_equal"] == (not second_differs)
 
 
 def test_fewer_samples_than_a_batch(copy: Path) -> None:

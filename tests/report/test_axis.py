@@ -44,6 +44,7 @@ def test_log_ticks_are_denser_in_a_short_range() -> None:
     assert log_values(1, 1e6) == pytest.approx([10.0**power for power in range(7)])
     assert log_values(20_000, 2_000_000) == pytest.approx([30_000, 100_000, 300_000, 1_000_000])
     assert log_values(1, 10) == pytest.approx([1, 2, 5, 10])
+    assert log_values(36_000, 79_000) == pytest.approx([40_000, 50_000, 60_000, 70_000])
 
 
 def test_ticks_carry_their_label() -> None:

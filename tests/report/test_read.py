@@ -52,6 +52,12 @@ def test_optional_parts_may_be_missing(bare_record: RunRecord) -> None:
     assert bare_record.verdict.interval is None
 
 
+def test_arms_come_in_the_order_of_the_recipe(own: Path) -> None:
+    verdict = json.loads((own / "verdict.json").read_text())
+    change_json(own / "verdict.json", arms=dict(sorted(verdict["arms"].items())))
+    assert list(read_run(own).arms) == ["scratch", "label-smoothing", "permuted-knowledge", "distilled"]
+
+
 def test_given_teacher_weights_have_no_epochs(own: Path) -> None:
     (own / "teachers" / "teacher" / "events.jsonl").unlink()
     assert read_run(own).teachers["teacher"].epochs == ()

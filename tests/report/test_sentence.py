@@ -93,7 +93,7 @@ def test_how_much_smaller(record: RunRecord) -> None:
 
 
 def test_a_speed_up_is_named_only_where_it_is_claimed(record: RunRecord, tmp_path: Path) -> None:
-    assert sentence.faster(record) == "It answers 4.1 times (3.8 to 4.4) faster than the teacher."
+    assert sentence.faster(record) == "It answers 4.12 times (3.80 to 4.40) faster than the teacher."
     assert sentence.faster(read_run(write_run(tmp_path / "run", claimed=False))) is None
     assert sentence.faster(replace(record, exports=())) is None
 

@@ -66,7 +66,7 @@ def run(
 
 @app.command()
 def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
-    """Looks for what goes wrong in silence, in about 30 s: before hours are spent. Exit code 3 where something is wrong."""
+    """Looks in about 30 s for what goes wrong in silence, before hours are spent. Exit code 3: something is wrong."""
     from distil.check.check import check_recipe
     from distil.cli.summary import print_findings
     from distil.recipe.load import load_recipe

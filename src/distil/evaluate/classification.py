@@ -35,7 +35,8 @@ def quality(predictions: Predictions) -> dict[str, float]:
 def reliability(predictions: Predictions) -> list[dict[str, float]]:
     """Mean confidence, accuracy and count of the examples in each bin of confidence; empty bins are left out."""
     confidence = np.exp(predictions.log_probabilities.max(axis=1))
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    upper_edge = np.ceil(np.round(confidence * BINS, 9))  # an edge belongs to the bin below it, whatever the rounding
+    bins = np.clip(upper_edge.astype(int) - 1, 0, BINS - 1)
     return [
         {
             "confidence": float(confidence[bins == each].mean()),
@@ -49,11 +50,13 @@ def reliability(predictions: Predictions) -> list[dict[str, float]]:
 def fidelity(student: Predictions, teacher: Predictions) -> dict[str, float]:
     """How much of the teacher the student repeats: its decisions, its probabilities, and its mistakes.
 
-    ``inherited_errors`` is the share of the teacher's mistakes that the student repeats with the same wrong class; 0 where
-    the teacher makes none.
+    ``inherited_errors`` is the share of the teacher's mistakes that the student repeats with the same wrong class; 0
+    where the teacher makes none.
     """
     log_teacher, log_student = teacher.log_probabilities, student.log_probabilities
-    divergence = (np.exp(log_teacher) * (log_teacher - log_student)).sum(axis=1)
+    probabilities = np.exp(log_teacher)
+    ratio = np.subtract(log_teacher, log_student, out=np.zeros_like(log_teacher), where=probabilities > 0)
+    divergence = (probabilities * ratio).sum(axis=1)
     mistakes = ~teacher.correct
     repeated = student.decisions[mistakes] == teacher.decisions[mistakes]
     return {

@@ -15,19 +15,19 @@ EXAMPLES_OF_A_KIND = 2
 
 
 def choose_examples(student: Predictions, teacher: Predictions, control: Predictions) -> list[tuple[int, str]]:
-    """Rows worth looking at, each with the reason: unsure teacher, repaired and spoiled decisions, an ordinary one."""
-    confidence = np.exp(teacher.log_probabilities.max(axis=1))
+    """Rows worth looking at, each with the reason; of each kind those on which the teacher is least sure."""
+    by_confidence = [int(row) for row in np.argsort(teacher.log_probabilities.max(axis=1), kind="stable")]
     kinds = [
-        ("the teacher is unsure", np.ones(len(confidence), dtype=bool)),
+        ("the teacher is unsure", np.ones(len(by_confidence), dtype=bool)),
         ("right only with the teacher", student.correct & ~control.correct),
         ("wrong only with the teacher", ~student.correct & control.correct),
         ("all are right", student.correct & control.correct & teacher.correct),
     ]
-    chosen: list[tuple[int, str]] = []
+    chosen: dict[int, str] = {}
     for why, mask in kinds:
-        rows = [row for row in np.argsort(confidence, kind="stable") if mask[row] and row not in dict(chosen)]
-        chosen += [(int(row), why) for row in rows[:EXAMPLES_OF_A_KIND]]
-    return chosen
+        rows = [row for row in by_confidence if mask[row] and row not in chosen]
+        chosen |= dict.fromkeys(rows[:EXAMPLES_OF_A_KIND], why)
+    return list(chosen.items())
 
 
 def gallery_record(

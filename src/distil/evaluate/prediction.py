@@ -35,22 +35,24 @@ class Predictions:
 
 
 def save_predictions(predictions: Predictions, path: Path) -> Path:
-    """Writes columns id, label and logits."""
+    """Writes the columns id (text), label and logits (float32)."""
     logits = pa.FixedSizeListArray.from_arrays(
         pa.array(predictions.logits.astype(np.float32).ravel()), predictions.logits.shape[1]
     )
-    table = pa.table({"id": pa.array(predictions.ids), "label": pa.array(predictions.labels), "logits": logits})
+    ids = pa.array(predictions.ids).cast(pa.string())
+    table = pa.table({"id": ids, "label": pa.array(predictions.labels), "logits": logits})
     with saving(path, size=table.nbytes):
         pq.write_table(table, path)
     return path
 
 
 def load_predictions(path: Path) -> Predictions:
+    """What ``save_predictions`` wrote."""
     table = pq.read_table(path)
     logits = table["logits"].combine_chunks()
     classes = table.schema.field("logits").type.list_size
     return Predictions(
-        ids=table["id"].to_numpy(),
+        ids=table["id"].cast(pa.int64()).to_numpy(),
         labels=table["label"].to_numpy(),
         logits=logits.flatten().to_numpy().reshape(-1, classes),
     )

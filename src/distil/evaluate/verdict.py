@@ -1,7 +1,7 @@
 """The verdict: whether distillation helped, against controls that had the same budget.
 
-Two intervals must agree. One resamples the test examples (seeds averaged per example): would other examples say the same?
-The other looks at the differences between seeds: would other seeds say the same?
+Two intervals must agree. One resamples the test examples, with the seeds averaged per example: would other examples
+say the same? The other looks at the differences between seeds: would other seeds say the same?
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy import stats
 
 CONFIDENCE = 0.95
 EQUIVALENCE_CONFIDENCE = 0.90  # two one-sided tests at 5% each
 RESAMPLES = 9_999
+RESAMPLED_AT_ONCE = 1_000_000  # values in memory
+ROUNDING = 1e-12  # relative; what differs by less is equal
 ENOUGH_SEEDS = 5
 
 Interval = tuple[float, float]
@@ -49,8 +51,8 @@ class Verdict:
 
 
 def decide(
-    distilled: Float[np.ndarray, "seeds examples"] | None,
-    controls: Mapping[str, Float[np.ndarray, "seeds examples"]],
+    distilled: Shaped[np.ndarray, "seeds examples"] | None,
+    controls: Mapping[str, Shaped[np.ndarray, "seeds examples"]],
     *,
     margin: float,
 ) -> Verdict:
@@ -78,33 +80,46 @@ def decide(
     return Verdict(word, against=against, best_control=best, notes=_notes(word, len(distilled), against[best]))
 
 
-def compare(distilled: Float[np.ndarray, "seeds examples"], control: Float[np.ndarray, "seeds examples"]) -> Comparison:
+def compare(
+    distilled: Shaped[np.ndarray, "seeds examples"], control: Shaped[np.ndarray, "seeds examples"]
+) -> Comparison:
     """Difference of the means, with a paired bootstrap over examples (BCa) and a paired t interval over seeds."""
+    assert distilled.shape == control.shape, "a control has other seeds or other test examples"
     differences = distilled.astype(np.float64) - control.astype(np.float64)
     by_example = differences.mean(axis=0)
     by_seed = differences.mean(axis=1)
+    interval, equivalence_interval = bootstrap_intervals(by_example, confidences=(CONFIDENCE, EQUIVALENCE_CONFIDENCE))
     return Comparison(
         difference=float(differences.mean()),
-        interval=bootstrap_interval(by_example, confidence=CONFIDENCE),
+        interval=interval,
         seed_interval=seed_interval(by_seed, confidence=CONFIDENCE) if len(by_seed) > 1 else None,
-        equivalence_interval=bootstrap_interval(by_example, confidence=EQUIVALENCE_CONFIDENCE),
+        equivalence_interval=equivalence_interval,
     )
 
 
-def bootstrap_interval(values: Float[np.ndarray, " examples"], *, confidence: float) -> Interval:
-    """Interval of the mean by the bias-corrected and accelerated bootstrap (Efron 1987). The resampling is fixed."""
-    if np.ptp(values) == 0:  # nothing to resample; BCa is not defined
-        return float(values[0]), float(values[0])
-    result = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=RESAMPLES,
-        batch=max(1, 5_000_000 // len(values)),
-        method="BCa",
-        rng=np.random.default_rng(0),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+def bootstrap_intervals(values: Float[np.ndarray, " examples"], *, confidences: Sequence[float]) -> list[Interval]:
+    """Intervals of the mean by the bias-corrected and accelerated bootstrap (Efron 1987), all from one resampling.
+
+    The resampling is fixed. Where all values are equal there is nothing to resample, and the interval is that value.
+    """
+    if np.ptp(values) <= ROUNDING * np.abs(values).max():
+        return [(float(values[0]), float(values[0]))] * len(confidences)
+    intervals: list[Interval] = []
+    resampled = None
+    for confidence in confidences:
+        resampled = stats.bootstrap(
+            (values,),
+            np.mean,
+            confidence_level=confidence,
+            n_resamples=RESAMPLES if resampled is None else 0,
+            bootstrap_result=resampled,
+            batch=max(1, RESAMPLED_AT_ONCE // len(values)),
+            method="BCa",
+            rng=np.random.default_rng(0),
+        )
+        low, high = resampled.confidence_interval
+        intervals.append((float(low), float(high)))
+    return intervals
 
 
 def seed_interval(values: Float[np.ndarray, " seeds"], *, confidence: float) -> Interval:

@@ -1,7 +1,6 @@
 """Responses: every teacher's logits for a batch, asked live, looked up among kept ones, or their order destroyed."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,12 +14,7 @@ from distil.knowledge.teacher import FrozenTeacher
 from distil.tasks.score import Scores
 
 Responses = Mapping[str, Float[Tensor, "batch classes"]]  # teacher -> logits, classes in the order of the data
-
-
-class Knowledge(Protocol):
-    """What teachers say about a batch."""
-
-    def __call__(self, batch: Batch) -> Responses: ...
+Knowledge = Callable[[Batch], Responses]  # what teachers say about a batch
 
 
 class NoKnowledge:

@@ -41,7 +41,7 @@ class Written:
 
     def _override_of(self, path: Path) -> str | None:
         """The override that wrote what stands at this path, or that made the mapping at it."""
-        for key, override in reversed(self.overrides.items()):
+        for key, override in reversed(list(self.overrides.items())):
             if path[: len(key)] == key or (path and key[: len(path)] == path and path not in self.lines):
                 return override
         return None

@@ -25,7 +25,7 @@ class Place:
     @property
     def kinds(self) -> list[str]:
         """What the key ``kind`` may be; empty where there is no choice."""
-        return [_kind(member) for member in self.members] if len(self.members) > 1 and not self.is_plain_union else []
+        return [str(_kind(member)) for member in self.members] if len(self.members) > 1 and not self.is_plain_union else []
 
     @property
     def keys(self) -> list[str]:
@@ -63,7 +63,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a problem stands: its path as written and the place there; and the plain union around it, if there is one."""
+    """Where a problem stands: its path as written, the place there, and the plain union around it, if there is one."""
 
     path: Path
     place: Place

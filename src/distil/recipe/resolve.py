@@ -1,14 +1,16 @@
 """Resolve: every short form expanded, every default written out, and the parts held against each other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, assert_never
 
 import yaml
 
 from distil.core.errors import Problem, RecipeError
 from distil.data.config import SourceConfig
-from distil.models.config import ConvNetConfig, MlpConfig, PretrainedWeights
-from distil.objective.config import TrueLabels
+from distil.models.config import IncludedWeights, PretrainedWeights
+from distil.objective.config import SoftTargets, TeacherLabels, TrueLabels
+from distil.recipe.explain import did_you_mean
+from distil.recipe.place import Path
 from distil.recipe.recipe import (
     Arm,
     ControlConfig,
@@ -38,34 +40,18 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
     Raises:
         RecipeError: both forms of one thing, a missing part, or parts that contradict each other; all problems at once.
     """
-    problems = [
-        Problem(short, f"{short} is the short form of {long}; write one of them")
-        for short, long in SHORT_FORMS.items()
-        if getattr(recipe, short) is not None and getattr(recipe, long) is not None
-    ]
-    if recipe.arms is None:
-        problems += [
-            Problem(part, "missing; it must be given, or arms in its place")
-            for part in ("student", "objective")
-            if getattr(recipe, part) is None
-        ]
+    problems = [Problem(".".join(map(str, path)), what) for path, what in contradictions(recipe)]
     if problems:
         raise RecipeError(f"recipe {recipe.name}: the recipe cannot be used:", problems)
-    resolved = ResolvedRecipe(
-        name=recipe.name,
-        tasks=recipe.tasks or {"main": recipe.task or ImageClassificationConfig()},
-        data=recipe.data,
-        teachers={name: _resolve_teacher(teacher) for name, teacher in _teachers(recipe).items()},
-        arms=recipe.arms if recipe.arms is not None else _arms(recipe),
-        seeds=recipe.seeds,
-        margin=recipe.margin,
-        export=recipe.export,
-        placement=recipe.placement,
-    )
-    problems = list(_contradictions(resolved))
-    if problems:
-        raise RecipeError(f"recipe {recipe.name}: the recipe cannot be used:", problems)
-    return resolved
+    return _expand(recipe)
+
+
+def contradictions(recipe: Recipe) -> list[tuple[Path, str]]:
+    """What is wrong with the parts of a recipe together: a key as it was written, and a sentence about it."""
+    problems = list(_wrong_forms(recipe))
+    if not problems:
+        problems = [(_as_written(path, recipe), what) for path, what in _contradictions(_expand(recipe))]
+    return list(dict(reversed(problems)).items())[::-1]  # one for each key, the first
 
 
 def to_yaml(recipe: ResolvedRecipe) -> str:
@@ -87,13 +73,27 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
     return changes
 
 
+def _expand(recipe: Recipe) -> ResolvedRecipe:
+    return ResolvedRecipe(
+        name=recipe.name,
+        tasks=recipe.tasks or {"main": recipe.task or ImageClassificationConfig()},
+        data=recipe.data,
+        teachers={name: _expand_teacher(teacher) for name, teacher in _teachers(recipe).items()},
+        arms=recipe.arms if recipe.arms is not None else _arms(recipe),
+        seeds=recipe.seeds,
+        margin=recipe.margin,
+        export=recipe.export,
+        placement=recipe.placement,
+    )
+
+
 def _teachers(recipe: Recipe) -> dict[str, Teacher]:
     if recipe.teacher is not None:
         return {TEACHER: recipe.teacher}
     return recipe.teachers or {}
 
 
-def _resolve_teacher(teacher: Teacher) -> Teacher:
+def _expand_teacher(teacher: Teacher) -> Teacher:
     if teacher.weights is not None or teacher.stages is not None:
         return teacher
     stage = TrainStage(objective={"true-labels": TrueLabels()}, training=teacher.training or TrainingConfig())
@@ -105,11 +105,12 @@ def _arms(recipe: Recipe) -> dict[str, Arm]:
     assert recipe.objective is not None
     training = recipe.training or TrainingConfig()
     stage = TrainStage(objective=recipe.objective, training=training)
-    arms = {
-        control.kind: _control(control, recipe.student, stage)
-        for control in (recipe.controls if recipe.controls is not None else (ScratchControl(), LabelSmoothingControl()))
-    }
+    arms = {control.kind: _control(control, recipe.student, stage) for control in _controls(recipe)}
     return {**arms, DISTILLED: Arm(student=recipe.student, stages=(stage,))}
+
+
+def _controls(recipe: Recipe) -> tuple[ControlConfig, ...]:
+    return recipe.controls if recipe.controls is not None else (ScratchControl(), LabelSmoothingControl())
 
 
 def _control(control: ControlConfig, student: Student, stage: TrainStage) -> Arm:
@@ -126,53 +127,115 @@ def _control(control: ControlConfig, student: Student, stage: TrainStage) -> Arm
     return Arm(control=True, student=student, stages=(own,))
 
 
-def _contradictions(recipe: ResolvedRecipe) -> Iterator[Problem]:
+def _wrong_forms(recipe: Recipe) -> Iterator[tuple[Path, str]]:
+    for short, long in SHORT_FORMS.items():
+        if getattr(recipe, short) is not None and getattr(recipe, long) is not None:
+            yield (short,), f"{short} is the short form of {long}; write one of them"
+    if recipe.arms is None:
+        for part in ("student", "objective"):
+            if getattr(recipe, part) is None:
+                yield (part,), "missing; it must be given, or arms in its place"
+    kinds = [control.kind for control in recipe.controls or ()]
+    for position, kind in enumerate(kinds):
+        if kind in kinds[:position]:
+            yield ("controls", position), f"the control {kind} stands here twice; one of each kind is trained"
+
+
+def _contradictions(recipe: ResolvedRecipe) -> Iterator[tuple[Path, str]]:
+    """Paths are those of the resolved form."""
     distilled = [name for name, arm in recipe.arms.items() if not arm.control]
     if len(distilled) > 1:
-        yield Problem("arms", f"{distilled} are not controls; a run compares one arm with its controls")
+        yield ("arms",), f"{_listed(distilled)} are not controls; a run compares one arm with its controls"
+    needy = {
+        name: None
+        for arm in recipe.arms.values()
+        for name, term in arm.stage.objective.items()
+        if term.needs_teacher and term.weight > 0
+    }
+    if needy and not recipe.teachers:
+        yield ("teacher",), f"missing; {_terms(needy)} cannot be computed without one"
     for name, teacher in recipe.teachers.items():
-        yield from _teacher_contradictions(name, teacher, recipe.data)
+        yield from _teacher_contradictions(("teachers", name), teacher, recipe.data)
     for name, arm in recipe.arms.items():
-        yield from _arm_contradictions(name, arm, recipe)
+        yield from _arm_contradictions(("arms", name), arm, recipe)
 
 
-def _teacher_contradictions(name: str, teacher: Teacher, data: SourceConfig) -> Iterator[Problem]:
-    where = f"teachers.{name}"
-    if isinstance(teacher.weights, PretrainedWeights) and isinstance(teacher.model, (MlpConfig, ConvNetConfig)):
-        yield Problem(f"{where}.weights", f"a model of kind {teacher.model.kind} has no published weights; name a file")
-    if teacher.weights is not None and teacher.weights.kind == "included" and teacher.model.kind != "module":
-        yield Problem(f"{where}.weights", "included is for a network made by a Python function")
+def _teacher_contradictions(where: Path, teacher: Teacher, data: SourceConfig) -> Iterator[tuple[Path, str]]:
+    kind = teacher.model.kind
+    if isinstance(teacher.weights, PretrainedWeights) and kind not in ("timm", "torchvision"):
+        yield (*where, "weights"), f"a model of kind {kind} has no published weights; name a file"
+    if isinstance(teacher.weights, IncludedWeights) and kind != "module":
+        yield (*where, "weights"), "included is for a network made by a Python function"
     if teacher.labels == "all" and data.labels == "all":
-        yield Problem(f"{where}.labels", "all has an effect only where data.labels is a number")
-    for stage in teacher.stages or ():
+        yield (*where, "labels"), "all has an effect only where data.labels is a number"
+    for position, stage in enumerate(teacher.stages or ()):
+        path = (*where, "stages", position)
         needy = [term for term, config in stage.objective.items() if config.needs_teacher]
         if needy:
-            yield Problem(
-                f"{where}.stages.0.objective", f"{needy} need a teacher of their own, which a teacher cannot have yet"
-            )
-        yield from _training_contradictions(f"{where}.training", stage.training, data)
+            yield (*path, "objective"), f"{_terms(needy)} would need a teacher's teacher, which there cannot be yet"
+        yield from _training_contradictions((*path, "training"), stage.training, data)
 
 
-def _arm_contradictions(name: str, arm: Arm, recipe: ResolvedRecipe) -> Iterator[Problem]:
-    where = f"arms.{name}"
-    terms = arm.stage.objective
-    weighted = {term: config for term, config in terms.items() if config.weight > 0}
+def _arm_contradictions(where: Path, arm: Arm, recipe: ResolvedRecipe) -> Iterator[tuple[Path, str]]:
+    stage, path = arm.stage, (*where, "stages", 0)
+    weighted = [term for term in stage.objective.values() if term.weight > 0]
+    uses_teacher = any(term.needs_teacher for term in weighted)
     if not weighted:
-        yield Problem(f"{where}.objective", "every weight is 0, so nothing would be learnt")
-    needs_teacher = [term for term, config in weighted.items() if config.needs_teacher]
-    if needs_teacher and not recipe.teachers:
-        yield Problem("teacher", f"missing; the terms {needs_teacher} of the arm {name} need one")
-    if not arm.control and weighted and not needs_teacher:
-        yield Problem(f"{where}.objective", "no term uses a teacher, so this would be a control, not distillation")
-    if arm.permute_knowledge and not needs_teacher:
-        yield Problem(f"{where}.permute_knowledge", "it has an effect only where a term uses a teacher")
-    yield from _training_contradictions(f"{where}.training", arm.stage.training, recipe.data)
+        yield (*path, "objective"), "every weight is 0, so nothing would be learnt"
+    elif not arm.control and not uses_teacher:
+        yield (*path, "objective"), "no term uses a teacher, so this would be a control, not distillation"
+    if arm.permute_knowledge and not uses_teacher:
+        yield (*where, "permute_knowledge"), "it has an effect only where a term uses a teacher"
+    for name, term in stage.objective.items():
+        if isinstance(term, (SoftTargets, TeacherLabels)) and recipe.teachers:
+            yield from _teacher_of_term((*path, "objective", name), term, list(recipe.teachers))
+    yield from _training_contradictions((*path, "training"), stage.training, recipe.data)
 
 
-def _training_contradictions(where: str, training: TrainingConfig, data: SourceConfig) -> Iterator[Problem]:
+def _teacher_of_term(where: Path, term: SoftTargets | TeacherLabels, teachers: list[str]) -> Iterator[tuple[Path, str]]:
+    if term.teacher is None and len(teachers) > 1:
+        yield where, f"there are several teachers; name one with the key teacher: {_listed(teachers)}"
+    if term.teacher is not None and term.teacher not in teachers:
+        yield (*where, "teacher"), f"there is no teacher {term.teacher!r}{did_you_mean(term.teacher, teachers)}"
+
+
+def _training_contradictions(where: Path, training: TrainingConfig, data: SourceConfig) -> Iterator[tuple[Path, str]]:
     if data.validation != "none":
         return
     if training.keep == "best":
-        yield Problem(f"{where}.keep", "best needs a validation split, and data.validation is none; set keep: last")
+        yield (*where, "keep"), "best needs a validation split, and data.validation is none; set keep: last"
     if isinstance(training.until, PlateauConfig):
-        yield Problem(f"{where}.until", "plateau needs a validation split, and data.validation is none")
+        yield (*where, "until"), "plateau needs a validation split, and data.validation is none"
+
+
+def _as_written(path: Path, recipe: Recipe) -> Path:
+    """The path of a key of the resolved form in the form in which the recipe was written."""
+    match path:
+        case ("teachers", name, *rest):
+            start: Path = ("teacher",) if recipe.teacher is not None else ("teachers", name)
+            if rest[:1] == ["stages"] and _teachers(recipe)[str(name)].stages is None:
+                rest = rest[2:]
+            return (*start, *rest)
+        case ("arms", name, *rest) if recipe.arms is None:
+            return _as_written_in_short(str(name), rest, recipe)
+        case ("teacher",) if recipe.arms is not None:
+            return ("teachers",)
+        case _:
+            return path
+
+
+def _as_written_in_short(arm: str, rest: list[str | int], recipe: Recipe) -> Path:
+    for position, control in enumerate(_controls(recipe)):
+        own = isinstance(control, (ScratchControl, LabelSmoothingControl)) and control.training is not None
+        if control.kind == arm and (own or rest[0] != "stages"):
+            return ("controls", position, *(rest[2:] if own else ()))
+    return tuple(rest[2:])
+
+
+def _terms(names: Iterable[str]) -> str:
+    listed = list(names)
+    return f"the term {listed[0]}" if len(listed) == 1 else f"the terms {_listed(listed)}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words)

@@ -1,17 +1,17 @@
 """YAML read strictly: plain values only, no key twice, no alias, a bounded size; and the line of every key."""
 
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from distil.core.errors import Problem, RecipeError
+from distil.recipe.place import Path
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 200_000
 MOST_DEPTH = 50
-Path = tuple[str | int, ...]
+PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str")}
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,35 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values; 1e-3 is a number, as in YAML 1.2."""
+    """Plain values; 1e-3 is a number, as in YAML 1.2. Stops at the first alias and where it is nested too deep."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _refused(f"aliases (*{event.anchor}) are not allowed; write the value out", event.start_mark)
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            raise _refused(f"nested deeper than {MOST_DEPTH} levels", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in PLAIN]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
+
+
+def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def parse_yaml(text: str, *, name: str) -> Document:
@@ -42,30 +61,23 @@ def parse_yaml(text: str, *, name: str) -> Document:
     Raises:
         RecipeError: it is not YAML, has a key twice, an alias or a tag, or is too large.
     """
-    if len(text.encode()) > MOST_BYTES:
+    if len(text.encode(errors="replace")) > MOST_BYTES:
         raise RecipeError(f"{name}: larger than {MOST_BYTES:,} bytes; a recipe is a page of settings")
-    loader = _Loader(text)
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise RecipeError(
-                    f"{name}: line {event.start_mark.line + 1}: aliases (*{event.anchor}) are not allowed; "
-                    "write the value out"
-                )
+        loader = _Loader(text)
         node = loader.get_single_node()
-        if node is None:
-            return Document(name, value=None)
-        reader = _Reader(loader)
-        value = reader.read(node, ())
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{name}: line {line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"{name}: not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
+        raise RecipeError(f"{name}: line {line}: not a YAML that can be used: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise RecipeError(f"{name}: line {line}: not a YAML that can be used: {error.reason}") from error
+    if node is None:
+        return Document(name, value=None)
+    reader = _Reader(loader)
+    value = reader.read(node, ())
     if reader.problems:
-        raise RecipeError(f"{name}: the file cannot be used:", reader.problems)
+        raise RecipeError(f"{name}: cannot be used:", reader.problems)
     return Document(name, value=value, lines=reader.lines)
 
 
@@ -84,30 +96,33 @@ class _Reader:
 
     def read(self, node: yaml.Node, path: Path) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
-        if len(path) > MOST_DEPTH:
-            self._complain(node, path, f"nested deeper than {MOST_DEPTH} levels")
-            return None
         match node:
             case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
                 return self._mapping(node, path)
             case yaml.SequenceNode(tag="tag:yaml.org,2002:seq"):
                 return [self.read(child, (*path, index)) for index, child in enumerate(node.value)]
-            case yaml.ScalarNode(tag=tag) if tag.startswith("tag:yaml.org,2002:") and not tag.startswith(
-                "tag:yaml.org,2002:python"
-            ):
-                return self._loader.construct_object(node, deep=True)
+            case yaml.ScalarNode(tag=tag) if tag in PLAIN:
+                return self._scalar(node, path)
             case _:
                 self._complain(node, path, f"the tag {node.tag} is not allowed; a recipe holds plain values only")
                 return None
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
-        result: dict[Any, Any] = {}
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        try:
+            return self._loader.construct_object(node)
+        except (ValueError, KeyError):  # an explicit tag such as !!int on something else, or a number without end
+            kind = node.tag.rpartition(":")[2]
+            self._complain(node, path, f"{node.value[:20]!r} cannot be read as a YAML {kind}")
+            return None
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._complain(key_node, path, "a key must be a word")
                 continue
-            key = key_node.value
-            if not isinstance(key, Hashable) or key in result:
+            key: str = key_node.value
+            if key in result:
                 first = self.lines[(*path, key)]
                 self._complain(key_node, (*path, key), f"the key stands here twice (first on line {first})")
                 continue

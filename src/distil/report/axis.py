@@ -50,12 +50,16 @@ def _multiples(step: Number, low: Number, high: Number) -> list[Number]:
 
 
 def log_values(low: Number, high: Number) -> list[Number]:
-    """Powers of ten between two values, with 2 and 5 times each, or 3 times each, where the range is short."""
+    """Powers of ten between two values, with 3 times, or 2 and 5 times each where the range is short.
+
+    Where even that leaves one or none, the range is so short that round values at equal distances serve.
+    """
     decades = math.log10(high / low)
     factors = (1,) if decades > 3 else (1, 3) if decades > 1.6 else (1, 2, 5)
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values = [factor * 10.0**exponent for exponent in exponents for factor in factors]
-    return [value for value in values if low * 0.999 <= value <= high * 1.001]
+    found = [value for value in values if low * 0.999 <= value <= high * 1.001]
+    return found if len(found) > 1 else linear_values(low, high)
 
 
 def padded(

@@ -24,7 +24,7 @@ from distil.report import (
     soft_label,
 )
 from distil.report.read import read_run
-from distil.report.record import Comparison, RunRecord, Verdict
+from distil.report.record import Comparison, RunRecord
 
 TEMPLATES = ("report.html.j2", "macros.html.j2", "charts.html.j2", "style.css")
 REPORT = "report.html"
@@ -93,7 +93,7 @@ def _contents(record: RunRecord) -> dict[str, Any]:
         "rows": overview.rows(record),
         "looks": series.series_of(record),
         "quality": quality.quality_chart(record),
-        "against": _against(record.verdict),
+        "against": _against(record),
         "validation_panels": curve.validation_panels(record),
         "loss_panels": curve.loss_panels(record),
         "confusion": confusion.confusion(record),
@@ -130,8 +130,9 @@ def _words(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _against(verdict: Verdict) -> tuple[dict[str, Any], ...]:
+def _against(record: RunRecord) -> tuple[dict[str, Any], ...]:
     """A row for each control: the numbers, and both intervals on an axis of 0..100 with no difference at ``zero``."""
+    verdict = record.verdict
     bounds = [bound for each in verdict.against.values() for bound in (*each.interval, *(each.seed_interval or ()))]
     place = axis.Scale(*axis.padded(min([0.0, *bounds]), max([0.0, *bounds])), 0, 100)
     digits = number.digits_for(verdict.test_examples)
@@ -151,23 +152,23 @@ def _against(verdict: Verdict) -> tuple[dict[str, Any], ...]:
             "seed_bar": None if each.seed_interval is None else tuple(place(bound) for bound in each.seed_interval),
         }
 
-    return tuple(row(control, each) for control, each in verdict.against.items())
+    return tuple(row(control, verdict.against[control]) for control in record.controls if control in verdict.against)
 
 
 def _inherited(record: RunRecord) -> tuple[dict[str, Any], ...]:
     """Share of the teacher's mistakes that each arm repeats with the same wrong class; none where it makes none."""
     if record.summary is None or not sentence.teacher_mistakes(record):
         return ()
-    looks = series.series_of(record)
+    looks, shares = series.series_of(record), record.summary.inherited_errors
     return tuple(
         {
             "name": arm,
             "style": looks["arm", arm].style,
-            "share": number.percent(value, 0),
-            "width": 100 * (value or 0.0),
+            "share": number.percent(shares[arm], 0),
+            "width": 100 * (shares[arm] or 0.0),
         }
-        for arm, value in record.summary.inherited_errors.items()
-        if ("arm", arm) in looks
+        for arm in (*record.distilled_arms, *record.controls)
+        if arm in shares
     )
 
 

@@ -68,7 +68,7 @@ def read_run(run_directory: Path) -> RunRecord:
         data=_json(root / "data.json"),
         verdict=verdict,
         teachers=_read_teachers(root, verdict),
-        arms=_read_arms(root, verdict),
+        arms=_read_arms(root, verdict, recipe),
         manifest=_json(root / "manifest.json"),
         shipped=_optional(root / "student" / "model.json", _read_shipped),
         preprocessing=_optional(root / "student" / "labels_and_preprocessing.json", _json),
@@ -183,12 +183,14 @@ def _read_teachers(root: Path, verdict: Verdict) -> dict[str, TrainedModel]:
     return {name: _read_trained(root / "teachers" / name) for name in verdict.teachers}
 
 
-def _read_arms(root: Path, verdict: Verdict) -> dict[str, dict[int, TrainedModel]]:
+def _read_arms(root: Path, verdict: Verdict, recipe: Mapping[str, Any]) -> dict[str, dict[int, TrainedModel]]:
+    """In the order of the recipe; the verdict's keys are sorted."""
     if verdict.distilled is not None and verdict.distilled not in verdict.arms:
         raise IntegrityError(f"{root / 'verdict.json'}: the distilled arm {verdict.distilled!r} is not under 'arms'.")
+    order = {arm: place for place, arm in enumerate(recipe.get("arms", {}))}
     return {
         arm: {seed: _read_trained(root / "arms" / arm / f"seed-{seed}") for seed in verdict.seeds}
-        for arm in verdict.arms
+        for arm in sorted(verdict.arms, key=lambda arm: order.get(arm, len(order)))
     }
 
 

@@ -249,7 +249,7 @@ class RunRecord:
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """The arms without a teacher, in the order of the verdict."""
+        """The arms without a teacher, in the order of the recipe."""
         return tuple(arm for arm in self.arms if arm in self.verdict.against or self._says_control(arm))
 
     @property
