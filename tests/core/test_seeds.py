@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distil.core.seeds import derive, seeded, uniform
@@ -23,12 +23,14 @@ def test_the_reference_gives_the_published_first_number() -> None:
     assert splitmix64(0) == 0xE220A8397B1DCDAF
 
 
+@settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 2**63 - 1), counters=st.lists(st.integers(0, 2**62), min_size=1, max_size=8))
 def test_uniform_is_the_reference_for_each_counter(seed: int, counters: list[int]) -> None:
     expected = [(splitmix64(splitmix64(counter) ^ seed) >> 11) * 2.0**-53 for counter in counters]
     assert uniform(seed, np.array(counters)).tolist() == expected
 
 
+@settings(deadline=None, max_examples=50)
 @given(counters=st.lists(st.integers(0, 10_000), min_size=1, max_size=20, unique=True), data=st.data())
 def test_uniform_ignores_neighbours_and_order(counters: list[int], data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(counters))

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode, v2
 
@@ -19,7 +19,7 @@ AFFINE = AffineConfig(degrees=30, translate=0.2, scale=(0.8, 1.25), shear=15)
 TORCHVISION = {
     "AugMix": {},
     "ColorJitter": {"brightness": 0.4, "hue": 0.1},
-    "ElasticTransform": {},
+    "ElasticTransform": {"sigma": 1.0},
     "GaussianBlur": {"kernel_size": 3},
     "RandAugment": {},
     "RandomAdjustSharpness": {"sharpness_factor": 2},
@@ -47,11 +47,19 @@ CHAINS: dict[str, tuple[AugmentationConfig, ...]] = {
 }
 
 
-def change(chain: tuple[AugmentationConfig, ...], rows: list[int], *, seed: int = 5, epoch: int = 2) -> torch.Tensor:
-    return augment(PIXELS[rows], IDS[rows], chain=chain, seed=seed, epoch=epoch)
+def change(
+    chain: tuple[AugmentationConfig, ...],
+    rows: list[int],
+    *,
+    seed: int = 5,
+    epoch: int = 2,
+    pixels: torch.Tensor = PIXELS,
+) -> torch.Tensor:
+    return augment(pixels[rows], IDS[rows], chain=chain, seed=seed, epoch=epoch)
 
 
 @pytest.mark.parametrize("name", CHAINS)
+@settings(deadline=None, max_examples=20)
 @given(rows=st.lists(st.integers(0, 11), min_size=1, max_size=8, unique=True))
 def test_31_a_change_replays_for_any_order_and_company(name: str, rows: list[int]) -> None:
     everything = change(CHAINS[name], list(range(12)))
@@ -202,13 +210,14 @@ def test_an_affine_draws_within_its_bounds_and_each_part_by_itself() -> None:
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_31_a_torchvision_transform_replays(name: str) -> None:
     chain = (TorchvisionConfig(name=name, settings=TORCHVISION[name]),)  # type: ignore[arg-type]
-    everything = change(chain, list(range(12)))
-    assert everything.shape == PIXELS.shape
+    pixels = (torch.rand(12, 3, 20, 24, generator=torch.Generator().manual_seed(1)) * 150).round() / 255
+    everything = change(chain, list(range(12)), pixels=pixels)
+    assert everything.shape == pixels.shape
     assert everything.min() >= 0
     assert everything.max() <= 1
-    assert torch.equal(change(chain, [9, 2, 5]), everything[[9, 2, 5]])
-    assert not torch.equal(everything, PIXELS)
-    assert not torch.equal(change(chain, list(range(12)), epoch=3), everything)
+    assert torch.equal(change(chain, [9, 2, 5], pixels=pixels), everything[[9, 2, 5]])
+    assert not torch.equal(everything, pixels)
+    assert not torch.equal(change(chain, list(range(12)), epoch=3, pixels=pixels), everything)
 
 
 def test_every_transform_that_can_be_named_is_tested() -> None:
@@ -219,6 +228,13 @@ def test_every_transform_that_can_be_named_is_tested() -> None:
 def test_settings_that_torchvision_refuses_are_shown() -> None:
     with pytest.raises(RecipeError, match=r"augmentation GaussianBlur: settings \{'size': 3\} are refused"):
         change((TorchvisionConfig(name="GaussianBlur", settings={"size": 3}),), [0])
+
+
+def test_a_transform_that_cannot_take_the_images_says_so() -> None:
+    with pytest.raises(
+        RecipeError, match=r"ElasticTransform: it cannot change images of shape \[3, 8, 10\]: .*Padding"
+    ):
+        change((TorchvisionConfig(name="ElasticTransform"),), [0])
 
 
 def test_a_transform_that_changes_the_size_is_refused() -> None:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distil.data.batch import Batch
@@ -15,6 +15,7 @@ def batch(size: int) -> Batch:
     )
 
 
+@settings(deadline=None, max_examples=30)
 @given(size=st.integers(1, 20), piece=st.integers(1, 25))
 def test_pieces_in_order_are_the_batch(size: int, piece: int) -> None:
     whole = batch(size)

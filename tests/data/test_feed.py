@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distil.data.augmentation import augment
@@ -27,6 +27,7 @@ def same(first: Batch, second: Batch) -> bool:
     return all(torch.equal(one, other) for one, other in pairs)
 
 
+@settings(deadline=None, max_examples=30)
 @given(steps=st.lists(st.integers(0, 30), min_size=1, max_size=6))
 def test_31_a_batch_is_a_function_of_its_step_alone(steps: list[int]) -> None:
     once = feed(make(37), augmentation=CHAIN)

@@ -1,12 +1,13 @@
 from collections import Counter
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distil.data.order import batch_bounds, epoch_order
 
 
+@settings(deadline=None, max_examples=30)
 @given(num_examples=st.integers(1, 300), seed=st.integers(0, 2**31), epoch=st.integers(0, 1000))
 def test_31_an_order_is_a_permutation_and_replays(num_examples: int, seed: int, epoch: int) -> None:
     order = epoch_order(num_examples, seed=seed, epoch=epoch)
@@ -30,6 +31,7 @@ def test_every_place_is_as_likely_for_every_example() -> None:
     assert sum((firsts[row] - 500) ** 2 / 500 for row in range(10)) < 27.9  # chi-square, 9 degrees, 0.999
 
 
+@settings(deadline=None, max_examples=30)
 @given(num_examples=st.integers(1, 400), batch_size=st.integers(1, 100))
 def test_bounds_cover_each_example_once(num_examples: int, batch_size: int) -> None:
     bounds = batch_bounds(num_examples, batch_size)

@@ -124,9 +124,9 @@ def test_a_parquet_folder_is_read_with_its_splits_and_order(tmp_path: Path) -> N
 
 
 def test_a_validation_split_of_the_source_is_used(tmp_path: Path) -> None:
-    for split in ("train", "dev", "final"):
+    for split in ("train", "validation", "test"):
         parquet(tmp_path / "set", split, [picture() for _ in range(4)], [0, 1, 0, 1], ["x", "y"])
-    config = HuggingFaceConfig(path=str(tmp_path / "set"), test="final", validation=ValidationConfig(split="dev"))
+    config = HuggingFaceConfig(path=str(tmp_path / "set"), validation=ValidationConfig(split="validation"))
     splits = load_splits(config)
     assert splits.validation is not None
     ids = [*splits.train.ids.tolist(), *splits.validation.ids.tolist()]
@@ -191,7 +191,7 @@ def test_labels_that_are_no_class_numbers_are_refused(tmp_path: Path, values: li
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     parquet(tmp_path / "set", "train", [picture() for _ in range(4)], [0, 1, 0, 1], ["x", "y"])
     parquet(tmp_path / "set", "test", [], [], ["x", "y"])
-    with pytest.raises(DataError, match="split test: it is empty"):
+    with pytest.raises(DataError, match=r"cannot read .*\"test\" corresponds to no data"):
         read(tmp_path / "set")
 
 

@@ -4,11 +4,12 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recipe.conftest import SHORT, problem_of, problems_of
 
-from distil.core.errors import RecipeError
+from distil.core.errors import Problem, RecipeError
 from distil.recipe.explain import Written, did_you_mean, in_order, shorten, shown
 from distil.recipe.load import parse_recipe, validate_recipe
+
+from .conftest import SHORT, problem_of, problems_of
 
 SENTENCES = [
     # misspelt, missing, wrong kind
@@ -92,13 +93,15 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
     text = SHORT.replace("epochs: 1", "epochs: five").replace("name: small", "nmae: small")
     text = text.replace("widths: [8]", "width: [8]")
     assert [(problem.where, problem.line) for problem in problems_of(text)] == [
-        ("nmae", 1),
         ("name", 1),
+        ("nmae", 1),
         ("teacher.model.widths", 4),
         ("teacher.model.width", 4),
         ("training.epochs", 10),
     ]
-    message = str(pytest.raises(RecipeError, parse_recipe, text, name="r.yaml").value)
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, name="r.yaml")
+    message = str(caught.value)
     assert message.startswith("r.yaml: the recipe cannot be used:\n  ")
     assert "teacher.model.width (line 4): unknown key; did you mean 'widths'?" in message
 
@@ -166,7 +169,8 @@ def test_in_order_lists_each_problem_once() -> None:
 
 KEYS = [
     "name", "data", "data.validation", "data.validation.fraction", "data.labels", "data.test", "data.kind", "teacher",
-    "teacher.model", "teacher.model.widths", "teacher.weights", "teacher.stages", "teacher.inputs.size", "teacher.classes",
+    "teacher.model", "teacher.model.widths", "teacher.weights", "teacher.stages", "teacher.inputs.size",
+    "teacher.classes",
     "student.model.settings", "student.inputs.mean", "student.inputs.std", "objective", "objective.soft",
     "objective.soft.teacher", "training", "training.schedule", "training.optimizer", "training.until",
     "training.augmentation", "controls", "seeds", "margin", "export", "placement", "task", "tasks", "teachers", "arms",
@@ -195,13 +199,14 @@ def test_garbage_anywhere_is_a_recipe_or_one_sentence_for_each_key(values: dict[
                 here[step] = {}
             here = here[step]
         here[last] = put
+    problems: list[Problem] = []
     try:
         validate_recipe(Written(value))
     except RecipeError as error:
-        where = [problem.where for problem in error.problems]
-        assert where
-        assert len(set(where)) == len(where), error
-        assert all("\n" not in problem.what and problem.what for problem in error.problems)
+        problems = list(error.problems)
+    where = [problem.where for problem in problems]
+    assert len(set(where)) == len(where), problems
+    assert all("\n" not in problem.what and problem.what for problem in problems)
 
 
 @given(st.dictionaries(st.text(max_size=6) | st.sampled_from(["name", "data", "seeds"]), garbage, max_size=4))

@@ -107,12 +107,21 @@ def _torchvision(pixels: Pixels, draws: _Draws, config: TorchvisionConfig) -> Pi
     changed = []
     for image, seed in zip(pixels.mul(255).round().to(torch.uint8), draws.seeds(), strict=True):
         with seeded(seed):
-            changed.append(transform(image))
+            changed.append(_apply(transform, image, config.name))
     if any(image.shape != pixels.shape[1:] for image in changed):
         raise RecipeError(
             f"augmentation {config.name}: it changes the size of the images; choose settings that keep it"
         )
     return torch.stack(changed).to(pixels.dtype).div_(255.0)
+
+
+def _apply(transform: Any, image: Tensor, name: str) -> Tensor:
+    try:
+        return transform(image)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RecipeError(
+            f"augmentation {name}: it cannot change images of shape {list(image.shape)}: {error}"
+        ) from error
 
 
 def _torchvision_transform(config: TorchvisionConfig, *, height: int, width: int) -> Any:

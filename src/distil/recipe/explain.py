@@ -74,10 +74,10 @@ def explain(error: ValidationError, model: type[BaseModel], written: Written) ->
     findings = [
         _Finding(details, locate(model, details["loc"], written.value)) for details in error.errors(include_url=False)
     ]
-    problems = [
-        written.problem(path, what) for path, what in _sentences(_without_consequences(findings), model, written.value)
-    ]
-    return in_order(problems)
+    sentences: dict[Path, str] = {}
+    for path, what in _sentences(_without_consequences(findings), model, written.value):
+        sentences.setdefault(path, what)
+    return in_order(written.problem(path, what) for path, what in sentences.items())
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:

@@ -25,7 +25,9 @@ class Place:
     @property
     def kinds(self) -> list[str]:
         """What the key ``kind`` may be; empty where there is no choice."""
-        return [str(_kind(member)) for member in self.members] if len(self.members) > 1 and not self.is_plain_union else []
+        return (
+            [str(_kind(member)) for member in self.members] if len(self.members) > 1 and not self.is_plain_union else []
+        )
 
     @property
     def keys(self) -> list[str]:

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, assert_never
 
-import yaml
-
 from distil.core.errors import Problem, RecipeError
 from distil.data.config import SourceConfig
 from distil.models.config import IncludedWeights, PretrainedWeights
@@ -23,6 +21,7 @@ from distil.recipe.recipe import (
     Teacher,
     TrainStage,
 )
+from distil.recipe.yaml_file import dump_yaml
 from distil.tasks.config import ImageClassificationConfig
 from distil.train.config import PlateauConfig, TrainingConfig
 
@@ -56,7 +55,7 @@ def contradictions(recipe: Recipe) -> list[tuple[Path, str]]:
 
 def to_yaml(recipe: ResolvedRecipe) -> str:
     """The resolved recipe as a file that can be run again."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml(recipe.model_dump(mode="json"))
 
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

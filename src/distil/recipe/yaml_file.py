@@ -46,9 +46,16 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in PLAIN]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what ``_Loader`` reads back: text that looks like a number is quoted."""
+
+
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
@@ -68,7 +75,8 @@ def parse_yaml(text: str, *, name: str) -> Document:
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{name}: line {line}: not a YAML that can be used: {error.problem}") from error
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise RecipeError(f"{name}: line {line}: not a YAML that can be used: {what}") from error
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise RecipeError(f"{name}: line {line}: not a YAML that can be used: {error.reason}") from error
@@ -84,6 +92,11 @@ def parse_yaml(text: str, *, name: str) -> Document:
 def parse_value(text: str, *, name: str) -> Any:
     """The value of a short YAML text, such as the right side of ``--set``."""
     return parse_yaml(text, name=name).value
+
+
+def dump_yaml(value: Any) -> str:
+    """The value as a YAML text that ``parse_yaml`` reads back."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Reader:

@@ -148,7 +148,7 @@ def faster(record: RunRecord) -> str | None:
     if export is None or export.latency is None or export.latency.speed_up is None:
         return None
     speed_up = export.latency.speed_up
-    return f"It answers {times(speed_up)} faster than the teacher." if True else None
+    return f"It answers {times(speed_up)} faster than the teacher." if speed_up.claimed else None
 
 
 def times(speed_up: SpeedUp) -> str:
