@@ -5,12 +5,19 @@ import pytest
 from distil.core.errors import Preempted
 from distil.core.events import read_events
 from distil.core.interruption import Interruption
+from distil.core.placement import place
 from distil.core.run_directory import RunDirectory
+from distil.data.split import load_splits
 from distil.pipeline.context import Context
+from distil.recipe.load import parse_recipe
+from distil.recipe.resolve import resolve
+from tests.pipeline.conftest import SMALL
 
 
 def context(tmp_path: Path, interruption: Interruption) -> Context:
-    return Context(None, None, RunDirectory(tmp_path), None, interruption)  # type: ignore[arg-type]
+    recipe = resolve(parse_recipe(SMALL))
+    with place(recipe.placement) as placement:
+        return Context(recipe, load_splits(recipe.data), RunDirectory(tmp_path), placement, interruption)
 
 
 def test_a_stop_is_heeded_between_stages(tmp_path: Path) -> None:

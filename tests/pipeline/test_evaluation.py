@@ -3,11 +3,16 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from distil.core.files import read_json
+from distil.data.config import DigitsConfig
+from distil.data.split import load_splits
 from distil.evaluate.prediction import load_predictions
+from distil.models.config import MlpConfig
 from distil.pipeline.evaluation import choose_student
 from distil.pipeline.run import RunResult
 from distil.pipeline.student import TrainedStudent
 from distil.pipeline.training import TrainedModel
+from distil.recipe.recipe import Student
+from distil.tasks.network import build_network
 
 
 def test_36_the_metrics_are_those_of_the_stored_predictions(finished: RunResult) -> None:
@@ -16,7 +21,9 @@ def test_36_the_metrics_are_those_of_the_stored_predictions(finished: RunResult)
         metrics = read_json(finished.directory / folder / "evaluation.json")["metrics"]
         probabilities = np.exp(said.log_probabilities)
         assert metrics["accuracy"] == pytest.approx(accuracy_score(said.labels, said.decisions))
-        assert metrics["negative_log_likelihood"] == pytest.approx(log_loss(said.labels, probabilities, labels=range(10)))
+        assert metrics["negative_log_likelihood"] == pytest.approx(
+            log_loss(said.labels, probabilities, labels=range(10))
+        )
         assert metrics["errors"] == int((said.labels != said.decisions).sum())
 
 
@@ -60,7 +67,10 @@ def test_32_the_shipped_student_is_the_best_on_validation(validations: list, exp
         if validation is not None:
             metrics = {"accuracy": validation[0], "negative_log_likelihood": validation[1]}
         trained = TrainedModel(weights={}, epochs=1, kept_epoch=1, still_improving=None, validation=metrics)
-        return TrainedStudent("distilled", seed, None, None, trained)  # type: ignore[arg-type]
+        examples = load_splits(DigitsConfig()).train
+        config = Student(model=MlpConfig(widths=(4,)))
+        network = build_network(config.model, config.inputs, examples=examples, seed=0)
+        return TrainedStudent("distilled", seed, config, network, trained)
 
     students = [student(seed, validation) for seed, validation in enumerate(validations)]
     assert choose_student(students).seed == expected

@@ -87,7 +87,7 @@ def test_32_the_test_split_is_opened_only_once_every_model_is_trained(
     open_it = Sealed.open_for_final_evaluation
 
     def watch(self: Sealed) -> Examples:
-        opened.append({name for name in json.loads((tmp_path / "run" / "manifest.json").read_text())["stages"]})
+        opened.append(set(json.loads((tmp_path / "run" / "manifest.json").read_text())["stages"]))
         return open_it(self)
 
     monkeypatch.setattr(Sealed, "open_for_final_evaluation", watch)
@@ -177,6 +177,6 @@ def test_a_torn_manifest_is_an_error_with_a_remedy(finished: RunResult, tmp_path
     (copy / "manifest.json").write_text('{"format": 1, "sta')
     from distil.core.errors import IntegrityError
 
-    with pytest.raises(IntegrityError, match="manifest.json is damaged.*Move it away"):
+    with pytest.raises(IntegrityError, match=r"manifest\.json is damaged.*Move it away"):
         run(parse_recipe(SMALL), copy)
     assert RunDirectory(copy).path.is_dir()

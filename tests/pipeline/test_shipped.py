@@ -34,12 +34,12 @@ def test_30_a_flipped_byte_in_the_shipped_student_is_named(finished: RunResult, 
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(IntegrityError, match="student/model.safetensors is not as it was written"):
+    with pytest.raises(IntegrityError, match=r"student/model\.safetensors is not as it was written"):
         load(copy)
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="no finished run there. Start it with: distil run RECIPE"):
+    with pytest.raises(IntegrityError, match=r"no finished run there\. Start it with: distil run RECIPE"):
         load(tmp_path)
 
 

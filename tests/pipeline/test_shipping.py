@@ -29,7 +29,9 @@ def test_35_student_and_teacher_are_exported_and_proved_in_a_fresh_process(expor
         assert parity["dynamic_batch"]
     student = read_json(exported / "student/model.json")
     measured = read_json(exported / f"arms/distilled/seed-{student['seed']}/evaluation.json")["metrics"]["accuracy"]
-    assert read_json(exported / "exports/onnx-fp32/parity.json")["metric"]["artefact"] == pytest.approx(measured, abs=1e-3)
+    assert read_json(exported / "exports/onnx-fp32/parity.json")["metric"]["artefact"] == pytest.approx(
+        measured, abs=1e-3
+    )
 
 
 def test_int8_agrees_with_the_fp32_student(exported: Path) -> None:

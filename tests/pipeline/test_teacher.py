@@ -24,7 +24,7 @@ from tests.pipeline.conftest import SMALL, Runner
 
 
 @pytest.fixture
-def make_context(tmp_path: Path):  # noqa: ANN201
+def make_context(tmp_path: Path):
     with place(PlacementConfig(device="cpu", threads=1)) as placement:
 
         def make(*overrides: str) -> Context:
@@ -45,7 +45,7 @@ def test_15_students_leave_the_teacher_as_it_was_to_the_last_bit(run_small: Runn
     np.testing.assert_array_equal(said[0], said[1])
 
 
-def test_knowledge_is_kept_where_views_are_fixed_and_live_under_augmentation(make_context) -> None:  # noqa: ANN001
+def test_knowledge_is_kept_where_views_are_fixed_and_live_under_augmentation(make_context) -> None:
     context = make_context("controls=[scratch, permuted-knowledge]", "teacher.training.epochs=1")
     faculty = prepare_teachers(context)
     arm = context.recipe.arms["distilled"]
@@ -58,7 +58,7 @@ def test_knowledge_is_kept_where_views_are_fixed_and_live_under_augmentation(mak
     assert set(faculty.views_for(augmented)) == {"teacher"}
 
 
-def test_21_the_teacher_in_the_loop_says_what_it_says_alone(make_context) -> None:  # noqa: ANN001
+def test_21_the_teacher_in_the_loop_says_what_it_says_alone(make_context) -> None:
     context = make_context("teacher.inputs={size: 12, mean: 0.3, std: 0.2}", "teacher.training.epochs=1")
     faculty = prepare_teachers(context)
     teacher = faculty.teachers["teacher"]

@@ -101,7 +101,7 @@ def test_a_checkpoint_that_does_not_read_back_is_an_error(tmp_path: Path, monkey
             (Path(target) / "model.safetensors").write_bytes(b"garbage")
 
     monkeypatch.setattr(checkpoint_module.os, "replace", failing_disk)
-    with pytest.raises(ResourceError, match="does not read back: model.safetensors is not as it was written"):
+    with pytest.raises(ResourceError, match=r"does not read back: model\.safetensors is not as it was written"):
         save_checkpoint(tmp_path, make(2))
     assert (tmp_path / "step-000000001").is_dir()
 

@@ -1,4 +1,4 @@
-"""The loop against a loop written by hand, against itself interrupted, and against what goes wrong in other projects."""
+"""The loop against a loop written by hand, against itself interrupted, and against what goes wrong elsewhere."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from distil.core.config import PlacementConfig
 from distil.core.errors import NumericError, Preempted
@@ -22,7 +22,7 @@ from distil.objective.config import SoftTargets, TrueLabels
 from distil.objective.objective import Objective
 from distil.tasks.score import Scores
 from distil.train.config import TrainingConfig
-from distil.train.loop import Trained, is_still_improving, train
+from distil.train.loop import Trained, Training, is_still_improving, train
 
 VIEW = View(channels=1, height=4, width=4, mean=(0.0,), std=(1.0,))
 
@@ -43,7 +43,9 @@ def examples() -> Examples:
 
 def network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 3))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 3)
+    )
 
 
 def config(**settings: object) -> TrainingConfig:
@@ -65,8 +67,8 @@ def run(
     identity: str = "test",
 ) -> Trained:
     feed = Feed(examples, views={"student": VIEW}, batch_size=training.batch_size, seed=5)
-    return train(
-        training,
+    work = Training(
+        config=training,
         model=model if model is not None else network(),
         view="student",
         objective=objective if objective is not None else Objective({"true-labels": TrueLabels()}),
@@ -77,8 +79,8 @@ def run(
         seed=9,
         folder=folder,
         identity=identity,
-        interruption=interruption if interruption is not None else Interruption(),
     )
+    return train(work, interruption if interruption is not None else Interruption())
 
 
 def equal(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> bool:
@@ -118,8 +120,8 @@ def test_31_interrupted_twice_and_resumed_gives_equal_bits_and_events(
 
     unbroken = run(examples, placement, tmp_path / "unbroken", training, validate=validate)
     for _ in range(2):
+        stopping = _StopAfter(stop_after)
         with pytest.raises(Preempted):
-            stopping = _StopAfter(stop_after)
             run(examples, placement, tmp_path / "broken", training, validate=validate, interruption=stopping)
     resumed = run(examples, placement, tmp_path / "broken", training, validate=validate)
     assert equal(resumed.weights, unbroken.weights)
@@ -149,7 +151,10 @@ def measure(model: nn.Module, examples: Examples) -> dict[str, float]:
 
 
 def events(folder: Path) -> list[dict[str, object]]:
-    return [{key: value for key, value in event.items() if key != "seconds"} for event in read_events(folder / "events.jsonl")]
+    return [
+        {key: value for key, value in event.items() if key != "seconds"}
+        for event in read_events(folder / "events.jsonl")
+    ]
 
 
 def test_a_checkpoint_of_another_training_is_not_resumed(
@@ -177,8 +182,8 @@ def test_13_accumulated_micro_batches_give_the_training_of_the_whole_batch(
     for folder, micro in (("whole", None), ("pieces", size)):
         training = config(micro_batch_size=micro, optimizer={"kind": "sgd", "learning_rate": 0.05})
         feed = Feed(half_labelled, views={"student": VIEW}, batch_size=16, seed=5)
-        trained = train(
-            training,
+        work = Training(
+            config=training,
             model=nn.Sequential(_ToDouble(), plain()),
             view="student",
             objective=objective,
@@ -189,8 +194,8 @@ def test_13_accumulated_micro_batches_give_the_training_of_the_whole_batch(
             seed=9,
             folder=tmp_path / folder,
             identity="test",
-            interruption=Interruption(),
         )
+        trained = train(work, Interruption())
         results.append((trained.weights, events(tmp_path / folder)))
     for name, whole in results[0][0].items():
         torch.testing.assert_close(results[1][0][name], whole, rtol=1e-10, atol=1e-12)
@@ -258,7 +263,15 @@ def test_16_a_checkpoint_holds_the_student_and_nothing_of_the_teacher(
 
     objective = Objective({"soft": SoftTargets()})
     with pytest.raises(Preempted):
-        run(examples, placement, tmp_path, config(), objective=objective, knowledge=knowledge, interruption=_StopAfter(2))
+        run(
+            examples,
+            placement,
+            tmp_path,
+            config(),
+            objective=objective,
+            knowledge=knowledge,
+            interruption=_StopAfter(2),
+        )
     (folder,) = (tmp_path / "checkpoints").glob("step-*")
     assert load_file(folder / "model.safetensors").keys() == network().state_dict().keys()
     assert len(load_file(folder / "optimizer.safetensors")) == 3 * len(list(network().parameters()))
@@ -341,7 +354,9 @@ def test_max_norm_and_gradient_clip_take_effect(examples: Examples, placement: P
         ([1.0] * 18 + [0.985, 0.985], False),
     ],
 )
-def test_still_improving_compares_the_last_tenth_with_the_one_before(losses: list[float], expected: bool | None) -> None:
+def test_still_improving_compares_the_last_tenth_with_the_one_before(
+    losses: list[float], expected: bool | None
+) -> None:
     assert is_still_improving(losses) is expected
 
 

@@ -13,7 +13,9 @@ def model() -> nn.Module:
 @pytest.mark.parametrize("config", [AdamWConfig(weight_decay=0.3), SgdConfig(weight_decay=0.3)])
 def test_matrices_are_decayed_and_vectors_are_not(config: AdamWConfig | SgdConfig) -> None:
     optimizer = make_optimizer(model(), config)
-    decays = {parameter.ndim: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    decays = {
+        parameter.ndim: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]
+    }
     assert decays == {4: 0.3, 2: 0.3, 1: 0.0}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
 

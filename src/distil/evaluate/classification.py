@@ -35,7 +35,7 @@ def quality(predictions: Predictions) -> dict[str, float]:
 def reliability(predictions: Predictions) -> list[dict[str, float]]:
     """Mean confidence, accuracy and count of the examples in each bin of confidence; empty bins are left out."""
     confidence = np.exp(predictions.log_probabilities.max(axis=1))
-    upper_edge = np.ceil(np.round(confidence * BINS, 9))  # an edge belongs to the bin below it, whatever the rounding
+    upper_edge = np.ceil(np.round(confidence * BINS, 5))  # an edge belongs to the bin below it; logits are float32
     bins = np.clip(upper_edge.astype(int) - 1, 0, BINS - 1)
     return [
         {

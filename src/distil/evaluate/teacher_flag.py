@@ -20,6 +20,6 @@ def flag_weak_teacher(
         return None
     return (
         f"The teacher {name!r} is no better than the student alone: {teacher_accuracy:.4f} against {mean:.4f} of the "
-        f"control {control!r} on the {split} split. Train it longer or choose another; students of such a teacher can end "
-        "up worse."
+        f"control {control!r} on the {split} split. Train it longer or choose another; students of such a teacher "
+        "can end up worse."
     )

@@ -163,7 +163,7 @@ def _timm(config: TimmConfig, *, num_classes: int, channels: int, pretrained: bo
     settings = {"in_chans": channels, **({} if pretrained else {"num_classes": num_classes}), **config.settings}
     try:
         return timm.create_model(config.name, pretrained=pretrained, **settings)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
         raise ModelError(f"timm model {config.name} refuses its settings {settings}: {error}") from error
 
 
@@ -178,7 +178,7 @@ def _torchvision(config: TorchvisionModelConfig, *, num_classes: int, pretrained
     settings = config.settings if pretrained else {"num_classes": num_classes, **config.settings}
     try:
         return models.get_model(config.name, weights="DEFAULT" if pretrained else None, **settings)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
         raise ModelError(f"torchvision model {config.name} refuses its settings {settings}: {error}") from error
 
 

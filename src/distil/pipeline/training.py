@@ -20,7 +20,7 @@ from distil.recipe.recipe import TrainStage
 from distil.tasks.image_classification import validation_metrics
 from distil.tasks.network import Network
 from distil.tasks.score import score
-from distil.train.loop import Trained, train
+from distil.train.loop import Trained, Training, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,8 @@ def train_model(
     def validate(candidate: nn.Module) -> dict[str, float]:
         return measure_on_validation(context, candidate, network.view) or {}
 
-    trained = train(
-        stage.training,
+    training = Training(
+        config=stage.training,
         model=network.model,
         view=name,
         objective=objective,
@@ -86,8 +86,8 @@ def train_model(
         seed=derive("training", seed),
         folder=folder,
         identity=identity,
-        interruption=context.interruption,
     )
+    trained = train(training, context.interruption)
     return describe_trained(context, network, trained)
 
 

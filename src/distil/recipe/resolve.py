@@ -66,7 +66,8 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             changes += changed_keys(old, new, f"{prefix}{key}.")
         elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-            changes += changed_keys(dict(enumerate(old)), dict(enumerate(new)), f"{prefix}{key}.")  # type: ignore[arg-type]
+            numbered = ({str(index): value for index, value in enumerate(values)} for values in (old, new))
+            changes += changed_keys(*numbered, prefix=f"{prefix}{key}.")
         elif old != new:
             changes.append(f"{prefix}{key}: {old!r} -> {new!r}")
     return changes

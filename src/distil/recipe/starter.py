@@ -1,8 +1,10 @@
 """Starter recipes: what ``distil new`` prints."""
 
+import json
+import re
 from pathlib import Path
 
-from distil.core.errors import DataError
+from distil.core.errors import DataError, RecipeError
 
 STARTER = """\
 # A first recipe. Run it with: distil run RECIPE    See every default with: distil resolve RECIPE
@@ -28,7 +30,8 @@ def starter_recipe(images: Path | None) -> str:
     """A recipe for a folder of images, or for the embedded digits.
 
     Raises:
-        DataError: the folder is missing or has no class folders.
+        RecipeError: there is no such folder.
+        DataError: it has no class folders.
     """
     if images is None:
         return STARTER.format(
@@ -37,19 +40,22 @@ def starter_recipe(images: Path | None) -> str:
             teacher="{kind: convnet, widths: [32, 64]}",
             student="{kind: mlp, widths: [64]}",
         ).replace("training: {epochs: 30}", "training: {epochs: 30}\n  labels: all", 1)
-    train = images / "train"
-    classes = sorted(path.name for path in (train if train.is_dir() else images).iterdir()) if images.is_dir() else []
-    if not images.is_dir() or not any(((train if train.is_dir() else images) / name).is_dir() for name in classes):
-        raise DataError(f"{images}: expected a folder with train/CLASS/*.png (or CLASS/*.png), and found none")
+    if not images.is_dir():
+        raise RecipeError(f"--images {images}: no such folder")
+    train = images / "train" if (images / "train").is_dir() else images
+    if not any(path.is_dir() for path in train.iterdir()):
+        raise DataError(
+            f"--images {images}: expected train/CLASS/*.png (or CLASS/*.png) in it, and found no class folder"
+        )
     test = "" if (images / "test").is_dir() else ", test: 0.2"
+    path = json.dumps(str(images), ensure_ascii=False)  # also a YAML string, whatever is in it
     return STARTER.format(
         name=_as_name(images.resolve().name),
-        data=f"{{kind: huggingface, path: {images}, size: [64, 64]{test}}}",
+        data=f"{{kind: huggingface, path: {path}, size: [64, 64]{test}}}",
         teacher="{kind: timm, name: resnet18}",
         student="{kind: convnet, widths: [16, 32, 64]}",
     )
 
 
 def _as_name(text: str) -> str:
-    kept = "".join(character if character.isalnum() or character in "._-" else "-" for character in text)
-    return kept.strip("._-") or "images"
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).strip("._-") or "images"

@@ -57,24 +57,11 @@ class _Progress:
     best_metrics: dict[str, float] = field(default_factory=dict)
 
 
-def train(
-    config: TrainingConfig,
-    *,
-    model: nn.Module,
-    view: str,
-    objective: Objective,
-    knowledge: Knowledge,
-    feed: Feed,
-    validate: Callable[[nn.Module], Metrics] | None,
-    placement: Placement,
-    seed: int,
-    folder: Path,
-    identity: str,
-    interruption: Interruption,
-) -> Trained:
-    """Trains a network, going on from its newest intact checkpoint.
+@dataclass(frozen=True, eq=False)
+class Training:
+    """Everything a training works with.
 
-    Args:
+    Attributes:
         config: budget and optimiser.
         model: the network with its initial weights; it is trained in place.
         view: the input of the batches that the network takes.
@@ -85,56 +72,55 @@ def train(
         placement: where to compute.
         seed: of everything random in a step, such as dropout.
         folder: for ``events.jsonl`` and ``checkpoints/``.
-        identity: of this training; checkpoints of another one are not used.
-        interruption: looked at after every step.
+        identity: hash of everything the result depends on; checkpoints of another identity are not used.
+    """
+
+    config: TrainingConfig
+    model: nn.Module
+    view: str
+    objective: Objective
+    knowledge: Knowledge
+    feed: Feed
+    validate: Callable[[nn.Module], Metrics] | None
+    placement: Placement
+    seed: int
+    folder: Path
+    identity: str
+
+
+def train(training: Training, interruption: Interruption) -> Trained:
+    """Trains a network, going on from its newest intact checkpoint; looks after every step whether to stop.
 
     Raises:
         NumericError: a loss or weight is not finite; nothing of that step is saved.
         Preempted: a stop was asked for; the step is finished and saved.
     """
-    run = _Run(config, model, view, objective, knowledge, feed, validate, placement, seed, folder, identity)
-    with seeded(seed):
-        run.resume()
-        while not run.is_finished:
-            run.step()
+    loop = Loop(training)
+    with seeded(training.seed):
+        loop.resume()
+        while not loop.is_finished:
+            loop.step()
             if interruption.requested:
-                run.save()
+                loop.save()
                 raise Preempted(
                     "stopped on request; the step is finished and saved. Run the same command again to go on"
                 )
-            run.save_when_due()
-    return run.finish()
+            loop.save_when_due()
+    return loop.finish()
 
 
-class _Run:
-    """One training and its state."""
+class Loop:
+    """A training and its state: steps, epochs, saving and resuming."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        model: nn.Module,
-        view: str,
-        objective: Objective,
-        knowledge: Knowledge,
-        feed: Feed,
-        validate: Callable[[nn.Module], Metrics] | None,
-        placement: Placement,
-        seed: int,
-        folder: Path,
-        identity: str,
-    ) -> None:
-        self._config, self._view, self._objective, self._knowledge = config, view, objective, knowledge
-        self._feed, self._validate, self._placement, self._seed = feed, validate, placement, seed
-        self._checkpoints, self._events, self._identity = (
-            folder / "checkpoints",
-            EventLog(folder / "events.jsonl"),
-            identity,
-        )
-        self._module = model
-        self._optimizer: Optimizer
-        self._model, self._optimizer = placement.fabric.setup(model.train(), make_optimizer(model, config.optimizer))
-        self._base_rate = config.optimizer.learning_rate
-        self._total_steps = config.epochs * feed.steps_per_epoch
+    def __init__(self, training: Training) -> None:
+        config, self._training = training.config, training
+        self._config, self._feed, self._objective = config, training.feed, training.objective
+        self._checkpoints = training.folder / "checkpoints"
+        self._events = EventLog(training.folder / "events.jsonl")
+        self._module = training.model
+        optimizer = make_optimizer(training.model, config.optimizer)
+        self._model, self._optimizer = training.placement.fabric.setup(training.model.train(), optimizer)
+        self._total_steps = config.epochs * training.feed.steps_per_epoch
         self._progress = _Progress()
         self._best: dict[str, Tensor] = {}
         self._last_save = self._epoch_start = time.monotonic()
@@ -151,9 +137,10 @@ class _Run:
         return len(progress.watched) - 1 - lowest >= until.patience
 
     def step(self) -> None:
+        """One batch: forward, backward, update; at the end of an epoch its validation and its event."""
         progress = self._progress
-        torch.manual_seed(derive("step", self._seed, progress.step))
-        batch = self._feed.batch(progress.step).to(self._placement.device)
+        torch.manual_seed(derive("step", self._training.seed, progress.step))
+        batch = self._feed.batch(progress.step).to(self._training.placement.device)
         counts = self._objective.counts(batch)
         parts = self._backward(batch, counts)
         self._update()
@@ -167,7 +154,9 @@ class _Run:
     def _backward(self, batch: Batch, counts: Mapping[str, int]) -> dict[str, float]:
         parts: dict[str, float] = {}
         for piece in batch.split(self._config.micro_batch_size):
-            loss = self._objective(self._model(piece.inputs[self._view]), self._knowledge(piece), piece, counts)
+            loss = self._objective(
+                self._model(piece.inputs[self._training.view]), self._training.knowledge(piece), piece, counts
+            )
             if not math.isfinite(loss.total.item()):
                 values = {name: part.item() for name, part in loss.parts.items()}
                 raise NumericError(
@@ -175,7 +164,7 @@ class _Run:
                     f"{piece.ids[:16].tolist()}{' and more' if len(piece) > 16 else ''}; nothing of it is saved. "
                     "Look at these examples, lower the learning rate, or set training.gradient_clip"
                 )
-            self._placement.fabric.backward(loss.total)
+            self._training.placement.fabric.backward(loss.total)
             for name, part in loss.parts.items():
                 parts[name] = parts.get(name, 0.0) + part.item()
         return parts
@@ -183,9 +172,11 @@ class _Run:
     def _update(self) -> None:
         factor = learning_rate_factor(self._config.schedule, step=self._progress.step, total_steps=self._total_steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._base_rate * factor
+            group["lr"] = self._config.optimizer.learning_rate * factor
         if self._config.gradient_clip is not None:
-            self._placement.fabric.clip_gradients(self._model, self._optimizer, max_norm=self._config.gradient_clip)
+            self._training.placement.fabric.clip_gradients(
+                self._model, self._optimizer, max_norm=self._config.gradient_clip
+            )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._config.max_norm is not None:
@@ -197,7 +188,7 @@ class _Run:
         parts = {name: total / max(progress.counts[name], 1) for name, total in progress.sums.items()}
         weights = self._objective.weights
         loss = sum(weights[name] * part for name, part in parts.items())
-        metrics = dict(self._validate(self._model)) if self._validate is not None else None
+        metrics = dict(self._training.validate(self._model)) if self._training.validate is not None else None
         progress.watched.append(metrics["negative_log_likelihood"] if metrics is not None else loss)
         if self._config.keep == "best" and metrics is not None and _is_better(metrics, progress.best_metrics):
             progress.best_epoch, progress.best_metrics = epoch, metrics
@@ -218,7 +209,8 @@ class _Run:
         progress.sums, progress.counts = {}, {}
 
     def resume(self) -> None:
-        checkpoint, skipped = newest_checkpoint(self._checkpoints, identity=self._identity)
+        """Takes up the newest intact checkpoint, or starts a new event file."""
+        checkpoint, skipped = newest_checkpoint(self._checkpoints, identity=self._training.identity)
         if checkpoint is None:
             self._events.clear()
             self._events.append(
@@ -238,14 +230,16 @@ class _Run:
             self.save()
 
     def save(self) -> None:
+        """Saves a checkpoint now."""
         tensors = {"model": self._module.state_dict(), "optimizer": _optimizer_tensors(self._optimizer)}
         if self._best:
             tensors["best"] = self._best
-        state: dict[str, Any] = {"identity": self._identity, "progress": vars(self._progress)}
+        state: dict[str, Any] = {"identity": self._training.identity, "progress": vars(self._progress)}
         save_checkpoint(self._checkpoints, Checkpoint(step=self._progress.step, tensors=tensors, state=state))
         self._last_save = time.monotonic()
 
     def finish(self) -> Trained:
+        """The kept state."""
         progress = self._progress
         epochs = progress.step // self._feed.steps_per_epoch
         weights = self._best if self._best else self._module.state_dict()

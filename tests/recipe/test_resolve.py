@@ -1,0 +1,323 @@
+"""Resolve: short forms expanded, defaults written out, a fixpoint, and contradictions told where they were written."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from distil.core.errors import RecipeError
+from distil.data.config import ArraysConfig, DigitsConfig, ValidationConfig
+from distil.models.config import MlpConfig, ModuleConfig
+from distil.objective.config import SoftTargets, TrueLabels
+from distil.recipe.load import load_recipe, parse_recipe
+from distil.recipe.recipe import Recipe, Student, Teacher
+from distil.recipe.resolve import changed_keys, contradictions, resolve, to_yaml
+from distil.recipe.yaml_file import parse_yaml
+
+from .conftest import SHORT, problem_of, problems_of
+
+LONG = """\
+name: long
+data: digits
+teachers:
+  big: {model: {kind: mlp, widths: [8]}}
+  small: {model: {kind: mlp, widths: [4]}}
+arms:
+  alone:
+    control: true
+    student: {model: {kind: mlp, widths: [4]}}
+    stages: [{objective: {labels: true-labels}}]
+  taught:
+    student: {model: {kind: mlp, widths: [4]}}
+    stages: [{objective: {soft: {kind: soft-targets, teacher: big}}}]
+"""
+NO_VALIDATION = SHORT.replace("data: digits", "data: {kind: digits, validation: none}")
+
+
+def test_short_forms_become_teachers_arms_and_stages() -> None:
+    resolved = resolve(parse_recipe(SHORT))
+    assert list(resolved.tasks) == ["main"]
+    assert list(resolved.teachers) == ["teacher"]
+    teacher = resolved.teachers["teacher"]
+    assert teacher.training is None
+    assert teacher.stages is not None
+    assert teacher.stages[0].objective == {"true-labels": TrueLabels()}
+    assert list(resolved.arms) == ["scratch", "label-smoothing", "distilled"]
+    assert resolved.arms["distilled"].stage.objective == {
+        "labels": TrueLabels(weight=0.1),
+        "soft": SoftTargets(weight=0.9),
+    }
+
+
+def test_a_teachers_training_inherits_nothing_from_the_students() -> None:
+    resolved = resolve(parse_recipe(SHORT, ["training.batch_size=7"]))
+    assert resolved.teachers["teacher"].stages is not None
+    assert resolved.teachers["teacher"].stages[0].training.epochs == 20
+    assert resolved.teachers["teacher"].stages[0].training.batch_size == 128
+
+
+def test_33_controls_share_student_and_training_with_the_distilled_arm() -> None:
+    """Correctness, line 33: the controls differ from the distilled arm in their objective alone."""
+    resolved = resolve(parse_recipe(SHORT, ["training={epochs: 3, batch_size: 8, augmentation: [flip]}"]))
+    distilled = resolved.arms["distilled"]
+    for control in resolved.controls.values():
+        assert control.student == distilled.student
+        assert control.stage.training == distilled.stage.training
+    assert resolved.arms["scratch"].stage.objective == {"true-labels": TrueLabels()}
+    assert resolved.arms["label-smoothing"].stage.objective == {"true-labels": TrueLabels(smoothing=0.1)}
+
+
+def test_a_control_may_have_its_own_training_and_smoothing() -> None:
+    text = SHORT + "controls: [{kind: label-smoothing, smoothing: 0.3, training: {epochs: 9}}]\n"
+    [control] = resolve(parse_recipe(text)).controls.values()
+    assert control.stage.training.epochs == 9
+    assert control.stage.objective == {"true-labels": TrueLabels(smoothing=0.3)}
+
+
+def test_permuted_knowledge_keeps_the_objective() -> None:
+    resolved = resolve(parse_recipe(SHORT + "controls: [permuted-knowledge]\n"))
+    arm = resolved.arms["permuted-knowledge"]
+    assert arm.permute_knowledge
+    assert arm.stages == resolved.arms["distilled"].stages
+    assert not resolved.arms["distilled"].permute_knowledge
+
+
+def test_no_controls_are_possible() -> None:
+    assert list(resolve(parse_recipe(SHORT + "controls: []\n")).arms) == ["distilled"]
+
+
+def test_a_teacher_with_weights_is_not_trained() -> None:
+    text = SHORT.replace("teacher:\n", "teacher:\n  weights: a.safetensors\n")
+    assert resolve(parse_recipe(text)).teachers["teacher"].stages is None
+
+
+def test_every_default_is_written_out() -> None:
+    dumped = parse_yaml(to_yaml(resolve(parse_recipe(SHORT))), name="resolved").value
+    training = dumped["arms"]["distilled"]["stages"][0]["training"]
+    assert training["optimizer"] == {
+        "kind": "adamw", "learning_rate": 0.001, "weight_decay": 0.01, "betas": [0.9, 0.999],
+    }  # fmt: skip
+    assert training["schedule"] == {"kind": "cosine", "warmup": 0.0, "final": 0.0}
+    assert training["keep"] == "best"
+    assert dumped["data"]["validation"] == {"fraction": 0.1, "last": None, "split": None}
+    assert dumped["arms"]["distilled"]["stages"][0]["objective"]["soft"]["temperature"] == 4.0
+    assert dumped["seeds"] == [0, 1, 2]
+    assert dumped["margin"] == 0.005
+    assert dumped["placement"] == {"device": "auto", "precision": "fp32", "threads": None}
+
+
+def assert_fixpoint(text: str) -> None:
+    resolved = resolve(parse_recipe(text))
+    written = to_yaml(resolved)
+    again = resolve(parse_recipe(written, name="resolved"))
+    assert again == resolved
+    assert to_yaml(again) == written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SHORT,
+        LONG,
+        SHORT + "controls: [{kind: scratch, training: {epochs: 2}}, permuted-knowledge]\n",
+        SHORT + "controls: []\nexport: [{target: onnx, precision: [fp32, int8]}]\nseeds: [3]\n",
+        SHORT.replace("teacher:\n", "teacher:\n  weights: a.safetensors\n  classes: ['1e3', 'no', '\u732b', '0x1']\n"),
+        NO_VALIDATION.replace("epochs: 1", "epochs: 1, keep: last").replace(
+            "teacher:\n", "teacher:\n  training: {keep: last}\n"
+        ),
+    ],
+)
+def test_a_resolved_recipe_loads_again_and_resolves_to_itself(text: str) -> None:
+    assert_fixpoint(text)
+
+
+def test_the_recipes_of_the_project_resolve_to_themselves(repository: Path) -> None:
+    for path in sorted((repository / "recipes").glob("*.yaml")):
+        resolved = resolve(load_recipe(path))
+        assert resolve(parse_recipe(to_yaml(resolved))) == resolved
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "epochs": st.integers(1, 10**6),
+            "learning_rate": st.floats(1e-12, 1e6),
+            "weight": st.floats(0, 1e9, exclude_min=True),
+            "classes": st.lists(st.text(st.characters(exclude_categories=["C", "Z"])), max_size=4),
+        }
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_any_numbers_and_class_names_survive_writing(values: dict[str, Any]) -> None:
+    teacher = Teacher(model=MlpConfig(widths=(2,)), classes=tuple(values["classes"]))
+    recipe = Recipe.model_validate(
+        {
+            "name": "a",
+            "data": "digits",
+            "teacher": teacher,
+            "student": Student(model=MlpConfig(widths=(2,))),
+            "objective": {"soft": SoftTargets(weight=values["weight"])},
+            "training": {
+                "epochs": values["epochs"],
+                "optimizer": {"kind": "sgd", "learning_rate": values["learning_rate"]},
+            },
+        }
+    )
+    resolved = resolve(recipe)
+    assert resolve(parse_recipe(to_yaml(resolved))) == resolved
+
+
+def test_arrays_and_modules_from_python_resolve_and_are_written_as_fingerprints() -> None:
+    images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
+    data = ArraysConfig(images=images, labels_of_images=np.array([0, 1, 0, 1]), class_names=("a", "b"))
+    recipe = Recipe(
+        name="python",
+        data=data,
+        teacher=Teacher(model=ModuleConfig(make=lambda: nn.Linear(1, 2))),
+        student=Student(model=ModuleConfig(make=lambda: nn.Linear(1, 2))),
+        objective={"soft": SoftTargets()},
+    )
+    resolved = resolve(recipe)
+    written = to_yaml(resolved)
+    assert to_yaml(resolve(recipe)) == written
+    dumped = parse_yaml(written, name="resolved").value
+    assert dumped["data"]["images"].startswith("array:")
+    assert dumped["teachers"]["teacher"]["model"]["make"].startswith("python:")
+    other = data.model_copy(update={"images": images + 1})
+    changes = changed_keys(
+        dumped, parse_yaml(to_yaml(resolve(recipe.model_copy(update={"data": other}))), name="x").value
+    )
+    assert [change.partition(":")[0] for change in changes] == ["data.images"]
+    with pytest.raises(RecipeError, match="kind arrays takes numpy arrays from Python") as caught:
+        parse_recipe(written)
+    assert "kind module takes a function from Python" in str(caught.value)
+
+
+# contradictions
+
+
+def told(text: str, *overrides: str) -> dict[str, str]:
+    return {problem.where: problem.what for problem in problems_of(text, *overrides)}
+
+
+def test_both_forms_of_one_thing_are_refused() -> None:
+    arms = LONG[LONG.index("arms:") :]
+    assert set(told(SHORT + arms)) == {"student", "objective", "training"}
+    assert told(SHORT + "tasks: {main: image-classification}\ntask: image-classification\n") == {
+        "task": "task is the short form of tasks; write one of them"
+    }
+    assert "write one of them" in told(SHORT + "teachers: {big: {model: {kind: mlp, widths: [8]}}}\n")["teacher"]
+
+
+def test_missing_parts_are_told_together() -> None:
+    assert told("name: a\ndata: digits\n") == {
+        "student": "missing; it must be given, or arms in its place",
+        "objective": "missing; it must be given, or arms in its place",
+    }
+
+
+def test_a_control_that_stands_there_twice() -> None:
+    text = SHORT + "controls:\n  - scratch\n  - {kind: scratch, training: {epochs: 5}}\n"
+    problem = problem_of(text)
+    assert (problem.where, problem.line) == ("controls.1", 13)
+    assert problem.what == "the control scratch stands here twice; one of each kind is trained"
+
+
+def test_terms_that_need_a_teacher_without_one() -> None:
+    text = SHORT.replace("teacher:\n  model: {kind: mlp, widths: [8]}\n", "")
+    assert told(text) == {"teacher": "missing; the term soft cannot be computed without one"}
+    text = text.replace("weight: 0.1}", "weight: 0.1}\n  hard: teacher-labels")
+    assert told(text + "controls: [permuted-knowledge]\n") == {
+        "teacher": "missing; the terms hard, soft cannot be computed without one"
+    }
+    assert set(told(LONG.replace(LONG[LONG.index("teachers:") : LONG.index("arms:")], ""))) == {"teachers"}
+
+
+def test_an_arm_that_would_learn_nothing_or_without_a_teacher() -> None:
+    nothing = SHORT.replace("weight: 0.1", "weight: 0").replace("weight: 0.9", "weight: 0")
+    assert told(nothing)["objective"] == "every weight is 0, so nothing would be learnt"
+    alone = SHORT.replace("weight: 0.9", "weight: 0")
+    assert told(alone) == {"objective": "no term uses a teacher, so this would be a control, not distillation"}
+
+
+def test_permuted_knowledge_needs_a_term_with_a_teacher() -> None:
+    text = SHORT.replace("weight: 0.9", "weight: 0") + "controls: [scratch, permuted-knowledge]\n"
+    assert told(text)["controls.1"] == "it has an effect only where a term uses a teacher"
+
+
+def test_weights_that_a_model_cannot_have() -> None:
+    for model, weights, what in [
+        ("{kind: mlp, widths: [8]}", "pretrained", "a model of kind mlp has no published weights; name a file"),
+        ("{kind: timm, name: resnet18}", "included", "included is for a network made by a Python function"),
+    ]:
+        text = SHORT.replace("  model: {kind: mlp, widths: [8]}", f"  model: {model}\n  weights: {weights}")
+        problem = problem_of(text)
+        assert (problem.where, problem.line, problem.what) == ("teacher.weights", 5, what)
+
+
+def test_labels_all_without_a_difference() -> None:
+    text = SHORT.replace("teacher:\n", "teacher:\n  labels: all\n")
+    assert told(text) == {"teacher.labels": "all has an effect only where data.labels is a number"}
+    assert resolve(parse_recipe(text, ["data.labels=50"])).data == DigitsConfig(labels=50)
+
+
+def test_without_validation_nothing_can_be_chosen_by_it() -> None:
+    keep = "best needs a validation split, and data.validation is none; set keep: last"
+    assert told(NO_VALIDATION) == {"teacher.training.keep": keep, "training.keep": keep}
+    until = "plateau needs a validation split, and data.validation is none"
+    text = NO_VALIDATION.replace("{epochs: 1}", "{epochs: 1, keep: last, until: plateau, schedule: constant}")
+    text = text.replace("teacher:\n", "teacher:\n  training: {keep: last}\n")
+    assert told(text) == {"training.until": until}
+    control = (
+        text.replace("until: plateau, ", "") + "controls: [scratch, {kind: label-smoothing, training: {epochs: 1}}]\n"
+    )
+    assert told(control) == {"controls.1.training.keep": keep}
+
+
+def test_a_term_must_say_which_of_several_teachers_and_one_that_is_there() -> None:
+    assert contradictions(parse_recipe(LONG)) == []
+    problem = problem_of(LONG.replace("teacher: big", "teacher: bigg"))
+    assert problem.where == "arms.taught.stages.0.objective.soft.teacher"
+    assert problem.line == 13
+    assert problem.what == "there is no teacher 'bigg'; did you mean 'big'?"
+    problem = problem_of(LONG.replace(", teacher: big", ""))
+    assert problem.what == "there are several teachers; name one with the key teacher: big, small"
+    assert told(SHORT, "objective.soft.teacher=mentor") == {
+        "objective.soft.teacher (--set objective.soft.teacher=mentor)":
+            "there is no teacher 'mentor'; known are teacher"
+    }  # fmt: skip
+
+
+def test_two_distilled_arms() -> None:
+    text = LONG.replace("  alone:\n    control: true\n", "  alone:\n")
+    assert told(text)["arms"] == "alone, taught are not controls; a run compares one arm with its controls"
+
+
+def test_a_teacher_cannot_be_taught_yet() -> None:
+    text = LONG.replace(
+        "  big: {model: {kind: mlp, widths: [8]}}",
+        "  big: {model: {kind: mlp, widths: [8]}, stages: [{objective: {soft: soft-targets}}]}",
+    )
+    assert told(text)["teachers.big.stages.0.objective"].startswith("the term soft would need a teacher's teacher")
+
+
+def test_from_python_the_same_sentences_without_lines() -> None:
+    recipe = parse_recipe(SHORT)
+    wrong = recipe.model_copy(update={"data": DigitsConfig(validation="none")})
+    with pytest.raises(RecipeError) as caught:
+        resolve(wrong)
+    assert str(caught.value).startswith("recipe small: the recipe cannot be used:\n  teacher.training.keep: best needs")
+    assert [problem.line for problem in caught.value.problems] == [None, None]
+    assert resolve(recipe.model_copy(update={"data": DigitsConfig(validation=ValidationConfig(last=5))}))
+
+
+def test_changed_keys_of_two_recipes() -> None:
+    before = {"a": {"b": 1, "c": [1, {"d": 2}]}, "e": 1}
+    assert changed_keys(before, before) == []
+    after = {"a": {"b": 2, "c": [1, {"d": 3}]}, "f": 1}
+    assert changed_keys(before, after) == ["a.b: 1 -> 2", "a.c.1.d: 2 -> 3", "e: 1 -> None", "f: None -> 1"]
+    assert changed_keys({"a": [1]}, {"a": [1, 2]}) == ["a: [1] -> [1, 2]"]
