@@ -2,8 +2,8 @@
 
     python benchmarks/choose_on_validation.py RECIPE --set data.validation='{last: 5000}' --vary KEY=V1,V2 [--vary ...]
 
-The teacher is trained once and kept in --directory; every combination of the varied values is a run of its own, of which
-only ``training.json`` is read.
+The teacher is trained once and kept in --directory; every combination of the varied values is a run of its own, of
+which only ``training.json`` is read.
 """
 
 import argparse

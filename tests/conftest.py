@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,9 +37,9 @@ def repository() -> Path:
 
 
 @pytest.fixture
-def data_folder() -> Iterator[Path]:
+def data_folder() -> Path:
     """The folder of real data sets; a test that needs it is skipped where it is missing."""
     folder = Path(os.environ["DISTIL_DATA"])
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set DISTIL_DATA")
-    yield folder
+    return folder

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from distil.core.errors import IntegrityError, ResourceError
+from distil.core.events import read_events
 from distil.core.run_directory import RunDirectory
 
 HOLDER = """
@@ -89,6 +90,8 @@ def test_30_a_flipped_bit_is_found_and_only_that_stage_is_made_again(stage: Stag
     other({}, name="arms/scratch/model")
     assert (stage.made, other.made) == (2, 1)
     assert directory.damage() == []
+    said = [event["text"] for event in read_events(tmp_path / "events.jsonl")]
+    assert said == ["teachers/big/model.txt is not as it was written: teachers/big/model is made again"]
 
 
 def test_a_missing_file_is_found_and_made_again(stage: Stage, tmp_path: Path) -> None:

@@ -29,10 +29,7 @@ def test_36_quality_against_scikit_learn(seed: int) -> None:
     metrics = quality(these)
     probabilities = probabilities_of(these)
     assert metrics["accuracy"] == accuracy_score(these.labels, probabilities.argmax(axis=1))
-    assert (
-        metrics["errors"]
-        == accuracy_score(these.labels, ~0 + 0 * these.labels) + (these.labels != probabilities.argmax(axis=1)).sum()
-    )
+    assert metrics["errors"] == (these.labels != probabilities.argmax(axis=1)).sum()
     assert metrics["negative_log_likelihood"] == pytest.approx(
         log_loss(these.labels, probabilities, labels=range(7)), rel=1e-12
     )
@@ -67,13 +64,13 @@ def test_36_calibration_error_against_torchmetrics(seed: int, spread: float) -> 
     assert found == pytest.approx(torchmetrics_calibration_error(these), abs=1e-6)
 
 
-def test_36_a_confidence_of_one_and_of_one_over_classes() -> None:
-    """The ends of the scale: all confidences 1, and all 1/2."""
-    for logits in ([[1e4, 0]] * 4, [[0, 0]] * 4):
-        these = predictions(logits, [0, 0, 0, 1])
-        found = quality(these)["expected_calibration_error"]
-        assert found == pytest.approx(abs(0.75 - these.logits[0].astype(bool).any() / 2 - 0.5))
-        assert found == pytest.approx(torchmetrics_calibration_error(these), abs=1e-6)
+@pytest.mark.parametrize(("logits", "by_hand"), [([1e4, 0], 0.25), ([0, 0], 0.25), ([0, 1e4], 0.75)])
+def test_36_calibration_error_at_the_ends_of_the_scale(logits: list[float], by_hand: float) -> None:
+    """All confidences 1, and all 1/2, of two classes; three of four labels are the first class."""
+    these = predictions([logits] * 4, [0, 0, 0, 1])
+    found = quality(these)["expected_calibration_error"]
+    assert found == pytest.approx(by_hand)
+    assert found == pytest.approx(torchmetrics_calibration_error(these), abs=1e-6)
 
 
 @pytest.mark.parametrize("edge", range(6, BINS + 1))
@@ -110,7 +107,7 @@ def test_36_divergence_from_the_teacher_against_scipy() -> None:
     assert fidelity(student, teacher)["kl_to_teacher"] == pytest.approx(expected, rel=1e-12)
     reverse = entropy(probabilities_of(student), probabilities_of(teacher), axis=1).mean()
     assert fidelity(teacher, student)["kl_to_teacher"] == pytest.approx(reverse, rel=1e-12)
-    assert abs(expected - reverse) > 0.1
+    assert abs(expected - reverse) > 0.01
 
 
 def test_1_a_student_equal_to_the_teacher_has_no_divergence() -> None:

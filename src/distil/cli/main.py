@@ -119,7 +119,7 @@ def report(run_directory: Annotated[Path, typer.Argument(metavar="RUN", help="A 
 def main() -> None:
     """Entry point: errors that were raised on purpose become a message and their exit code."""
     try:
-        app()
+        app(prog_name="distil")
     except DistilError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from distil.core.events import read_events
 from distil.recipe.recipe import ResolvedRecipe
 
+FileState = tuple[int, int, int]
+
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_PLAIN_LINES = 15.0
 
@@ -34,7 +36,8 @@ class _Watcher(threading.Thread):
         super().__init__(daemon=True)
         self._directory, self._console = directory, console
         self._epochs = _planned_epochs(recipe)
-        self._seen: dict[Path, int] = {}
+        self._states: dict[Path, FileState | None] = {}  # of each file at the last look
+        self._seen: dict[Path, list[Mapping[str, Any]]] = {}
         self._done: dict[str, int] = {}
         self._stopped = threading.Event()
         self._plain_since, self._now = time.monotonic(), ""
@@ -51,6 +54,7 @@ class _Watcher(threading.Thread):
             transient=True,
         )
         self._task = self._bar.add_task("starting", total=sum(self._epochs.values()))
+        self._take_up()
 
     def run(self) -> None:
         with self._bar:
@@ -62,33 +66,48 @@ class _Watcher(threading.Thread):
         self._stopped.set()
         self.join()
 
+    def _take_up(self) -> None:
+        """What an earlier run of the directory did is done, and is not told again; its notices are not of this run."""
+        notices = self._directory / "events.jsonl"
+        self._states[notices] = _state(notices)
+        for name in self._epochs:
+            for event in self._new_events(self._directory / name / "events.jsonl"):
+                self._count(name, event)
+
     def _look(self) -> None:
-        for path in [
-            self._directory / "events.jsonl",
-            *(self._directory / name / "events.jsonl" for name in self._epochs),
-        ]:
-            try:
-                events = list(read_events(path))
-            except (OSError, ValueError):
-                continue  # being written at this moment; the next look reads it
-            name = str(path.parent.relative_to(self._directory))
-            known = min(self._seen.get(path, 0), len(events))
-            self._seen[path] = len(events)
-            for event in events[known:]:
+        for name in (".", *self._epochs):
+            for event in self._new_events(self._directory / name / "events.jsonl"):
+                self._count(name, event)
                 self._tell(name, event)
         self._bar.update(self._task, completed=sum(self._done.values()), description=self._now or "starting")
         if self._bar.disable and self._now and time.monotonic() - self._plain_since > SECONDS_BETWEEN_PLAIN_LINES:
             self._line(self._now)
+
+    def _new_events(self, path: Path) -> list[Mapping[str, Any]]:
+        try:
+            state = _state(path)
+            if state == self._states.get(path):
+                return []
+            events = list(read_events(path))
+        except (OSError, ValueError):
+            return []  # being written at this moment; the next look reads it
+        before, self._states[path], self._seen[path] = self._seen.get(path, []), state, events
+        return events[len(before) :] if events[: len(before)] == before else events  # begun again, or cut back
+
+    def _count(self, name: str, event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "epoch":
+                self._done[name] = event["epoch"]
+            case "finish":
+                self._done[name] = self._epochs[name]
 
     def _tell(self, name: str, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "notice":
                 self._console.print(event["text"], markup=False, highlight=False)
             case "epoch":
-                self._done[name] = event["epoch"]
                 self._now = f"{name}: epoch {event['epoch']} of {self._epochs[name]}, {_quality(event)}"
             case "finish":
-                self._done[name] = self._epochs[name]
                 if self._bar.disable:
                     self._line(f"{self._now}; done" if self._now.startswith(f"{name}:") else f"{name}: done")
                 self._now = ""
@@ -96,6 +115,15 @@ class _Watcher(threading.Thread):
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
         self._plain_since = time.monotonic()
+
+
+def _state(path: Path) -> FileState | None:
+    """What changes when a file is written or replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _planned_epochs(recipe: ResolvedRecipe) -> dict[str, int]:

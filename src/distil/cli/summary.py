@@ -1,5 +1,6 @@
 """What a command prints at its end, read from the run directory."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from rich.text import Text
 
 from distil.core.files import read_json
 
+WIDTH_WITHOUT_TERMINAL = 1_000
+
 
 def print_summary(directory: Path) -> None:
     """The verdict table of a run, the sentences a reader must know, and where everything is."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = _console()
     verdict = read_json(directory / "verdict.json")
     if verdict["teacher_flag"]:
         console.print(Text(f"Warning: {verdict['teacher_flag']}", style="bold yellow"))
@@ -28,7 +31,7 @@ def print_summary(directory: Path) -> None:
 
 def print_findings(findings: Sequence[Any]) -> None:
     """The findings of a check: what, why it matters, what to do."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = _console()
     style = {"wrong": "bold red", "suspicious": "yellow", "fine": "green"}
     for finding in findings:
         console.print(Text(f"{finding.level:<10} ", style=style[finding.level]), Text(finding.what), sep="")
@@ -38,10 +41,18 @@ def print_findings(findings: Sequence[Any]) -> None:
     console.print(Text(", ".join(f"{count} {level}" for level, count in counts.items())))
 
 
+def _console() -> Console:
+    """Lines are as long as the terminal is wide; elsewhere, so that one model is one line, as long as they must be."""
+    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+
+
 def _quality_table(directory: Path, verdict: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("model", verdict["metric"], "by seed", "parameters", "difference to distilled, 95% interval"):
-        table.add_column(title, justify="left" if title in ("model", "by seed") else "right")
+    table.add_column("model", no_wrap=True)
+    table.add_column(verdict["metric"], justify="right")
+    table.add_column("by seed")
+    table.add_column("parameters", justify="right")
+    table.add_column("distilled minus it (95%)", justify="right", no_wrap=True)
     for name, value in verdict["teachers"].items():
         table.add_row(
             f"teacher {name}" if name != "teacher" else name,
@@ -50,7 +61,7 @@ def _quality_table(directory: Path, verdict: dict[str, Any]) -> Table:
             _size(directory / "teachers" / name),
             "",
         )
-    for name, arm in verdict["arms"].items():
+    for name, arm in sorted(verdict["arms"].items(), key=lambda item: item[0] == verdict["distilled"]):
         values = " ".join(f"{value:.3f}" for value in arm["values"])
         folder = directory / "arms" / name / f"seed-{verdict['seeds'][0]}"
         table.add_row(name, f"{arm['mean']:.4f}", values, _size(folder), _difference(verdict["against"].get(name)))

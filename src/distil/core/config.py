@@ -20,10 +20,10 @@ StringIsKind = BeforeValidator(expand_kind)
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
+NonNegative = Annotated[float, Field(strict=True, ge=0)]
+Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Probability = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 class PlacementConfig(Config):

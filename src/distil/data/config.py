@@ -134,7 +134,7 @@ class FlipConfig(Config):
     """Mirrors the image left to right."""
 
     kind: Literal["flip"] = "flip"
-    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
+    probability: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
 
 
 class AffineConfig(Config):

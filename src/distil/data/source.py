@@ -175,7 +175,10 @@ def _local_folder(config: HuggingFaceConfig) -> Path | None:
 def _class_names(split: Any, config: HuggingFaceConfig, name: str) -> list[str]:
     for column in (config.image, config.label):
         if column not in split.column_names:
-            raise DataError(f"{name}: no column {column!r}; it has {split.column_names}. Set data.image and data.label")
+            raise DataError(
+                f"{name}: no column {column!r}; it has {split.column_names}. Set data.image and data.label; a folder of "
+                "images needs a folder for each of two or more classes"
+            )
     feature = split.features[config.label]
     if hasattr(feature, "names"):
         return [str(class_name) for class_name in feature.names]

@@ -17,7 +17,7 @@ EXAMPLES_OF_A_KIND = 2
 def choose_examples(student: Predictions, teacher: Predictions, control: Predictions) -> list[tuple[int, str]]:
     """Rows worth looking at, each with the reason; of each kind those on which the teacher is least sure."""
     by_confidence = [int(row) for row in np.argsort(teacher.log_probabilities.max(axis=1), kind="stable")]
-    kinds = [
+    kinds: list[tuple[str, np.ndarray]] = [
         ("the teacher is unsure", np.ones(len(by_confidence), dtype=bool)),
         ("right only with the teacher", student.correct & ~control.correct),
         ("wrong only with the teacher", ~student.correct & control.correct),

@@ -42,5 +42,5 @@ def score(model: nn.Module, batches: Iterable[Batch], *, view: str, task: str = 
     finally:
         for module, mode in modes:
             module.training = mode
-    # clones made outside inference mode can take part in autograd
-    return Scores(ids=torch.cat(ids).clone(), logits=torch.cat(logits).clone(), labels=torch.cat(labels).clone())
+    # joined outside inference mode, so that the scores can take part in autograd
+    return Scores(ids=torch.cat(ids), logits=torch.cat(logits), labels=torch.cat(labels))

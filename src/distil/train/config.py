@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distil.core.config import Config, Count, Fraction, NonNegative, Positive, StringIsKind
+from distil.core.config import Config, Count, Fraction, NonNegative, Positive, Probability, StringIsKind
 from distil.data.config import AugmentationConfig
 
 
@@ -22,7 +22,7 @@ class SgdConfig(Config):
 
     kind: Literal["sgd"] = "sgd"
     learning_rate: Positive = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Probability = 0.9
     nesterov: bool = False
     weight_decay: NonNegative = 5e-4
 
@@ -35,22 +35,20 @@ class SgdConfig(Config):
 
 OptimizerConfig = Annotated[Annotated[AdamWConfig | SgdConfig, Field(discriminator="kind")], StringIsKind]
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-
 
 class ConstantConfig(Config):
     """The learning rate stays, after a linear warm-up."""
 
     kind: Literal["constant"] = "constant"
-    warmup: Share = 0.0  # a share of all steps
+    warmup: Probability = 0.0  # a share of all steps
 
 
 class CosineConfig(Config):
     """The learning rate falls along half a cosine, after a linear warm-up (Loshchilov, Hutter 2017)."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup: Share = 0.0
-    final: Share = 0.0  # the last learning rate, as a share of the first
+    warmup: Probability = 0.0
+    final: Probability = 0.0  # the last learning rate, as a share of the first
 
 
 class OneCycleConfig(Config):
