@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from distil.core.errors import IntegrityError
-from distil.export.integrity import MODEL_FILE, RECORD_FILE, check_artefact, write_bytes, write_json, write_record
+from distil.export.integrity import MODEL_FILE, RECORD_FILE, check_artefact, write_record
 
 
 @pytest.fixture
@@ -67,23 +67,3 @@ def test_a_record_that_is_not_one_is_named(directory: Path, content: bytes) -> N
 def test_a_directory_without_a_record_is_not_a_finished_export(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="not a finished export"):
         check_artefact(tmp_path)
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_bytes(path, b"old")
-
-    def fail(*_: Path) -> Path:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_json_has_no_nan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "file", {"error": float("nan")})
-    assert not list(tmp_path.iterdir())

@@ -176,8 +176,8 @@ def _class_names(split: Any, config: HuggingFaceConfig, name: str) -> list[str]:
     for column in (config.image, config.label):
         if column not in split.column_names:
             raise DataError(
-                f"{name}: no column {column!r}; it has {split.column_names}. Set data.image and data.label; a folder of "
-                "images needs a folder for each of two or more classes"
+                f"{name}: no column {column!r}; it has {split.column_names}. Set data.image and data.label; a folder "
+                "of images needs a folder for each of two or more classes"
             )
     feature = split.features[config.label]
     if hasattr(feature, "names"):
@@ -225,12 +225,12 @@ def _refuse_mismatch(image: np.ndarray, first: np.ndarray, *, where: str) -> Non
 def _decode_image(item: Any, size: tuple[int, int] | None, *, where: str) -> np.ndarray:
     from io import BytesIO
 
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         content = item["bytes"] if item["bytes"] is not None else Path(item["path"]).read_bytes()
         image = Image.open(BytesIO(content))
-        image.load()
+        image = ImageOps.exif_transpose(image)  # phones store a turned picture with a note that it is turned
     except Exception as error:
         raise DataError(f"{where}: the image cannot be decoded: {error}. Repair or remove it") from error
     is_scientific = image.mode[0] in "FI"  # numbers that are not bytes; their scale is that of the whole split

@@ -12,6 +12,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from distil.core.errors import ExportError
+from distil.core.files import write_atomically, write_json
 from distil.export.config import Precision
 from distil.export.integrity import (
     LATENCY_FILE,
@@ -21,8 +22,6 @@ from distil.export.integrity import (
     PREPROCESSING_FILE,
     RECORD_FILE,
     SAMPLES_FILE,
-    write_bytes,
-    write_json,
     write_record,
 )
 from distil.export.onnx import export_onnx, quantize_onnx
@@ -98,8 +97,8 @@ def write_artefact(
     _remove_previous(directory)
     _write_model(directory / MODEL_FILE, model, samples, calibration, precision)
     write_json(directory / PREPROCESSING_FILE, preprocessing)
-    write_bytes(directory / SAMPLES_FILE, _serialise(samples))
-    write_bytes(directory / LOADER_FILE, Path(__file__).with_name("predict_template.txt").read_bytes())
+    write_atomically(directory / SAMPLES_FILE, _serialise(samples))
+    write_atomically(directory / LOADER_FILE, Path(__file__).with_name("predict_template.txt").read_bytes())
     names = [MODEL_FILE, PREPROCESSING_FILE, SAMPLES_FILE, LOADER_FILE]
     write_record(directory, names, precision=precision)
     return [directory / name for name in [*names, RECORD_FILE]]

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from distil.core.errors import IntegrityError
+from distil.core.files import sha256_of, write_json
 
 MODEL_FILE = "model.onnx"
 PREPROCESSING_FILE = "labels_and_preprocessing.json"
@@ -20,27 +20,6 @@ LATENCY_FILE = "latency.json"
 _REMEDY = "Export again (`distil run` does it when this directory is gone)."
 
 
-def sha256_of_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the whole new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """:func:`write_bytes` of indented JSON; a NaN or an infinity is an error, because it is not JSON."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
-
-
 def write_record(directory: Path, names: Iterable[str], *, precision: str) -> dict[str, Any]:
     """Writes ``artefact.json``: the hash of every named file of ``directory``, and of the record itself.
 
@@ -48,7 +27,7 @@ def write_record(directory: Path, names: Iterable[str], *, precision: str) -> di
         The record: ``format``, ``precision``, ``model`` (file name), ``sha256`` and ``size_bytes`` of the model,
         ``files`` ({name: sha256}), ``record_sha256``.
     """
-    files = {name: sha256_of_file(directory / name) for name in names}
+    files = {name: sha256_of(directory / name) for name in names}
     record: dict[str, Any] = {
         "format": 1,
         "precision": precision,
@@ -74,7 +53,7 @@ def check_artefact(directory: Path) -> dict[str, Any]:
         path = directory / name
         if not path.is_file():
             problems.append(f"{path}: the file is missing")
-        elif (found := sha256_of_file(path)) != expected:
+        elif (found := sha256_of(path)) != expected:
             problems.append(f"{path}: the bytes have changed since the export (sha256 {found}, written was {expected})")
     if problems:
         raise IntegrityError("\n".join([*problems, _REMEDY]))

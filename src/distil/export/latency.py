@@ -21,7 +21,8 @@ from jaxtyping import Float64
 from safetensors.numpy import load_file
 
 from distil.core.errors import DistilError, ExportError
-from distil.export.integrity import LATENCY_FILE, MODEL_FILE, SAMPLES_FILE, check_artefact, write_json
+from distil.core.files import write_json
+from distil.export.integrity import LATENCY_FILE, MODEL_FILE, SAMPLES_FILE, check_artefact
 from distil.export.runtime import compute_logits, open_session, runtime_name
 
 DEFAULT_ROUNDS = 60

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from distil.core.errors import ExportError, MissingExtraError
-from distil.export.integrity import write_bytes
+from distil.core.files import write_atomically
 from distil.export.runtime import INPUT_NAME, OUTPUT_NAME
 
 # The only warnings silenced: torch 2.9 to 2.12 warn about their own use of pytree on every export (pytorch #169421).
@@ -65,7 +65,7 @@ def export_onnx(model: nn.Module, example: Float[Tensor, "batch channels height 
             "an exported classifier gives one output, logits [batch, classes]."
         )
     _remove_notes(proto)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
+    write_atomically(path, proto.SerializeToString(deterministic=True))
 
 
 def quantize_onnx(fp32: Path, int8: Path, calibration: Float32[np.ndarray, "samples channels height width"]) -> None:
@@ -102,7 +102,7 @@ def quantize_onnx(fp32: Path, int8: Path, calibration: Float32[np.ndarray, "samp
             raise ExportError(f"{int8}: {fp32.name} cannot be quantised ({type(error).__name__}: {error}).") from error
     _keep_logits_in_float(proto)
     _remove_notes(proto)
-    write_bytes(int8, proto.SerializeToString(deterministic=True))
+    write_atomically(int8, proto.SerializeToString(deterministic=True))
 
 
 def _trace(model: nn.Module, example: Tensor) -> Any:

@@ -15,7 +15,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from distil.core.errors import DistilError, ExportError
-from distil.export.integrity import MODEL_FILE, PARITY_FILE, SAMPLES_FILE, check_artefact, write_json
+from distil.core.files import write_json
+from distil.export.integrity import MODEL_FILE, PARITY_FILE, SAMPLES_FILE, check_artefact
 from distil.export.runtime import compute_logits, open_session, runtime_name
 
 # Errors are relative to the largest reference logit. int8 is not the same function, so it is judged by its decisions;

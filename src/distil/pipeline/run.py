@@ -84,7 +84,6 @@ def _open(directory: RunDirectory, recipe: ResolvedRecipe) -> None:
         RecipeError: the recipe has changed; the keys that differ are named.
     """
     path = directory.path / "recipe.resolved.yaml"
-    EventLog(directory.path / "events.jsonl").clear()
     if not path.exists():
         write_atomically(path, to_yaml(recipe))
         return
@@ -95,6 +94,7 @@ def _open(directory: RunDirectory, recipe: ResolvedRecipe) -> None:
             f"{directory.path} was made with another recipe. These keys differ:\n  {listed}\n"
             "Choose another --run-dir, change them back, or remove the directory"
         )
+    EventLog(directory.path / "events.jsonl").clear()
 
 
 def _record_circumstances(context: Context) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from distil.core.errors import CompatibilityError
 from distil.core.files import digest
 from distil.core.seeds import derive
 from distil.data.feed import evaluation_batches
@@ -46,6 +47,11 @@ class Faculty:
         """What an arm's students are told: kept where their views never change, live under augmentation."""
         if not any(term.needs_teacher for term in arm.stage.objective.values()):
             return NoKnowledge()
+        if arm.permute_knowledge and min(self.num_classes.values()) < 3:
+            raise CompatibilityError(
+                "the control permuted-knowledge needs three or more classes: of two, only one is wrong and there is "
+                "nothing to shuffle. Leave it out of controls"
+            )
         knowledge: Knowledge = self._kept if self.is_kept(arm) else LiveKnowledge(self._frozen)
         return PermutedKnowledge(knowledge, seed=seed) if arm.permute_knowledge else knowledge
 

@@ -109,7 +109,7 @@ def _problem(path: Path) -> str | None:
         for name, expected in files.items():
             if sha256_of(path / name) != expected:
                 return f"{name} is not as it was written"
-    except (OSError, json.JSONDecodeError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         return f"it cannot be read ({error})"
     return None
 
