@@ -112,6 +112,7 @@ def measure_on_validation(context: Context, model: nn.Module, view: View) -> dic
 
 
 def save_trained(trained: TrainedModel, folder: Path) -> list[Path]:
+    """Writes the weights and what was found out about them, and names the two files."""
     weights, facts = folder / "model.safetensors", folder / "training.json"
     size = sum(tensor.numel() * tensor.element_size() for tensor in trained.weights.values())
     with saving(weights, size=size):
