@@ -52,7 +52,7 @@ def test_an_artefact_that_is_not_the_model_fails_the_run_and_the_report_is_there
         raise ExportError(f"{directory} is not the model")
 
     monkeypatch.setattr("distil.pipeline.shipping.verify_in_fresh_process", refuse)
-    recipe = parse_recipe(SMALL, ["export=[onnx]", "seeds=1", "training.epochs=1", "controls=[scratch]"])
+    recipe = parse_recipe(SMALL, ["export=[{target: onnx}]", "seeds=1", "training.epochs=1", "controls=[scratch]"])
     with pytest.raises(ExportError, match="is not the model"):
         run(recipe, tmp_path / "run")
     assert (tmp_path / "run" / "report.html").is_file()

@@ -7,7 +7,7 @@ from distil.core.seeds import derive
 from distil.objective.objective import Objective
 from distil.pipeline.context import Context
 from distil.pipeline.teacher import Faculty
-from distil.pipeline.training import TrainedModel, load_trained, save_trained, train_model
+from distil.pipeline.training import TrainedModel, train_model, train_once
 from distil.recipe.recipe import Arm, Student
 from distil.tasks.network import Network, build_network
 
@@ -70,6 +70,6 @@ def train_student(context: Context, name: str, arm: Arm, *, seed: int, faculty: 
             identity=digest(inputs),
         )
 
-    trained = context.once(f"{folder}/model", inputs, produce, save_trained, load_trained)
+    trained = train_once(context, folder, inputs, produce)
     network.model.load_state_dict(dict(trained.weights))
     return TrainedStudent(name, seed, arm.student, network, trained)

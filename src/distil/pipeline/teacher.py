@@ -19,7 +19,7 @@ from distil.knowledge.teacher import FrozenTeacher, class_order
 from distil.models.config import FileWeights
 from distil.objective.objective import Objective
 from distil.pipeline.context import Context
-from distil.pipeline.training import TrainedModel, describe_trained, load_trained, save_trained, train_model
+from distil.pipeline.training import TrainedModel, describe_trained, train_model, train_once
 from distil.recipe.recipe import Arm, Teacher
 from distil.tasks.network import Network, build_network
 from distil.train.loop import Trained
@@ -121,7 +121,7 @@ def _prepare(context: Context, name: str, config: Teacher) -> ReadyTeacher:
             identity=digest(inputs),
         )
 
-    trained = context.once(f"teachers/{name}/model", inputs, produce, save_trained, load_trained)
+    trained = train_once(context, f"teachers/{name}", inputs, produce)
     network.model.load_state_dict(dict(trained.weights))
     return ReadyTeacher(
         name=name,

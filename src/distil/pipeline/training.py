@@ -1,6 +1,7 @@
 """Training as a stage: of a teacher on labels, and of every arm and seed on its objective."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,15 @@ def train_model(
     )
     trained = train(training, context.interruption)
     return describe_trained(context, network, trained)
+
+
+def train_once(
+    context: Context, folder: str, inputs: Mapping[str, Any], produce: Callable[[], TrainedModel]
+) -> TrainedModel:
+    """A training as a stage. Its checkpoints go once its result is safe."""
+    trained = context.once(f"{folder}/model", inputs, produce, save_trained, load_trained)
+    shutil.rmtree(context.directory.path / folder / "checkpoints", ignore_errors=True)
+    return trained
 
 
 def describe_trained(context: Context, network: Network, trained: Trained) -> TrainedModel:
