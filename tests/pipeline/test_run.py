@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ import yaml
 from safetensors.torch import load_file
 
 import distil.pipeline.run as run_module
-from distil.core.errors import RecipeError
+from distil.core.errors import IntegrityError, MissingExtraError, RecipeError
 from distil.core.events import read_events
 from distil.core.run_directory import RunDirectory
 from distil.data.example import Examples, Sealed
@@ -171,12 +172,20 @@ def test_a_python_recipe_is_a_file_recipe(tmp_path: Path) -> None:
     assert recipe == parse_recipe(SMALL)
 
 
+def test_a_missing_extra_is_said_before_anything_is_trained(
+    run_small: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
+    with pytest.raises(MissingExtraError, match=r"pip install 'distil\[onnx\]'"):
+        run_small("export=[{target: onnx}]")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_torn_manifest_is_an_error_with_a_remedy(finished: RunResult, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished.directory, copy)
     (copy / "manifest.json").write_text('{"format": 1, "sta')
-    from distil.core.errors import IntegrityError
-
     with pytest.raises(IntegrityError, match=r"manifest\.json is damaged.*Move it away"):
         run(parse_recipe(SMALL), copy)
     assert RunDirectory(copy).path.is_dir()

@@ -11,6 +11,7 @@ from distil.core.config import PlacementConfig
 from distil.core.placement import place
 from distil.core.seeds import derive
 from distil.data.split import load_splits
+from distil.export.onnx import require_exporter
 from distil.recipe.recipe import Recipe, ResolvedRecipe
 from distil.recipe.resolve import resolve
 from distil.tasks.network import build_network
@@ -23,6 +24,8 @@ def check_recipe(recipe: Recipe) -> list[Finding]:
         DistilError: the recipe, the data or a model cannot be used at all.
     """
     resolved = resolve(recipe)
+    if resolved.export:
+        require_exporter()
     with place(PlacementConfig(device="cpu", threads=resolved.placement.threads)):
         return list(_findings(resolved))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import logging
 import tempfile
@@ -226,6 +227,17 @@ def _quiet_exporter() -> Iterator[io.StringIO]:
             yield console
     finally:
         root.removeHandler(silent)
+
+
+def require_exporter() -> None:
+    """Looks, without importing them, whether the packages that export are installed: before anything is trained.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(module, extra="onnx", purpose="exporting to ONNX")
 
 
 def _require(module: str) -> Any:

@@ -15,6 +15,7 @@ from distil.core.placement import place
 from distil.core.run_directory import RunDirectory
 from distil.data.example import Splits
 from distil.data.split import load_splits
+from distil.export.onnx import require_exporter
 from distil.pipeline.context import Context
 from distil.pipeline.evaluation import choose_student, evaluate, flag_teacher_before_distilling, give_verdict
 from distil.pipeline.shipping import ship
@@ -47,6 +48,8 @@ def run(recipe: Recipe, run_directory: str | Path | None = None) -> RunResult:
         Preempted: a signal asked to stop; everything is saved.
     """
     resolved = resolve(recipe)
+    if resolved.export:
+        require_exporter()
     directory = RunDirectory(Path(run_directory) if run_directory is not None else Path("runs") / recipe.name)
     with directory.locked(), interruption() as stop, place(resolved.placement) as placement:
         _open(directory, resolved)

@@ -16,12 +16,13 @@ from distil.recipe.resolve import contradictions
 from distil.recipe.yaml_file import parse_value, parse_yaml
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a file, with ``KEY=VALUE`` overrides.
 
     Raises:
         RecipeError: the file or an override cannot be used, or the recipe contradicts itself.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
