@@ -3,6 +3,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,18 @@ from distil.core.errors import ResourceError
 from distil.core.files import digest, read_json, saving, sha256_of, sync, write_atomically, write_json
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process may grow beyond 100 bytes: the system's own error, without a full disk."""
+    """No file of this process may grow beyond 100 bytes inside: the system's own error, without a full disk.
+
+    Not a fixture: pytest itself writes to a file where its output goes into one.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_sha256_of_a_file_is_the_published_one(tmp_path: Path) -> None:
@@ -54,10 +60,10 @@ def test_json_is_readable_and_refuses_what_json_cannot_hold(tmp_path: Path) -> N
     assert read_json(path) == {"a": [0.5, None], "b": 1}
 
 
-def test_a_failed_save_is_loud_with_numbers_and_leaves_the_old_file(tmp_path: Path, full_disk: None) -> None:
+def test_a_failed_save_is_loud_with_numbers_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     write_atomically(path, "old")
-    with pytest.raises(ResourceError) as caught:
+    with full_disk(), pytest.raises(ResourceError) as caught:
         write_atomically(path, "new" * 1000)
     message = str(caught.value)
     assert str(path) in message
@@ -69,8 +75,8 @@ def test_a_failed_save_is_loud_with_numbers_and_leaves_the_old_file(tmp_path: Pa
     assert [each.name for each in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_the_size_in_the_message_counts_bytes_not_characters(tmp_path: Path, full_disk: None) -> None:
-    with pytest.raises(ResourceError, match="it needs 400 bytes"):
+def test_the_size_in_the_message_counts_bytes_not_characters(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(ResourceError, match="it needs 400 bytes"):
         write_atomically(tmp_path / "x.txt", "ü" * 200)
 
 
@@ -102,11 +108,11 @@ def test_the_error_of_safetensors_is_a_failed_save_too(tmp_path: Path) -> None:
         raise SafetensorError("No space left on device (os error 28)")
 
 
-def test_safetensors_on_a_full_disk_is_a_failed_save(tmp_path: Path, full_disk: None) -> None:
+def test_safetensors_on_a_full_disk_is_a_failed_save(tmp_path: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    with pytest.raises(ResourceError), saving(tmp_path / "x.safetensors", size=4000):
+    with full_disk(), pytest.raises(ResourceError), saving(tmp_path / "x.safetensors", size=4000):
         save_file({"a": np.zeros(1000, dtype=np.float32)}, tmp_path / "x.safetensors")
 
 
