@@ -249,6 +249,7 @@ def test_ctrl_c_before_anything_is_saved_is_130_without_a_traceback(tmp_path: Pa
     done = python(
         """
         import os, signal, sys, time, types
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
         run = types.ModuleType("distil.pipeline.run")
         def wait(recipe, directory):
             os.kill(os.getpid(), signal.SIGINT)
