@@ -89,7 +89,8 @@ def warnings(record: RunRecord) -> tuple[str, ...]:
     """What must be read before the verdict: a weak teacher, a failed export."""
     found = [record.verdict.teacher_flag] if record.verdict.teacher_flag else []
     found += [
-        f"The teacher{'' if name == 'teacher' else f' {name}'} was still improving when its training ended: train it longer for a better student."
+        f"The teacher{'' if name == 'teacher' else f' {name}'} was still improving when its training ended: "
+        "train it longer for a better student."
         for name, teacher in record.teachers.items()
         if teacher.evaluation.still_improving
     ]
