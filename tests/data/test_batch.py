@@ -20,7 +20,8 @@ def batch(size: int) -> Batch:
 def test_pieces_in_order_are_the_batch(size: int, piece: int) -> None:
     whole = batch(size)
     pieces = list(whole.split(piece))
-    assert all(1 <= len(part) <= piece for part in pieces)
+    assert all(len(part) == piece for part in pieces[:-1])
+    assert 1 <= len(pieces[-1]) <= piece + int(piece > 1)  # a single one left over joins the piece before it
     assert torch.equal(torch.cat([part.ids for part in pieces]), whole.ids)
     for view, value in whole.inputs.items():
         assert torch.equal(torch.cat([part.inputs[view] for part in pieces]), value)
@@ -44,3 +45,8 @@ def test_moving_takes_all_but_the_ids() -> None:
     assert moved.ids.device.type == "cpu"
     tensors = [*moved.inputs.values(), *moved.targets.values(), *moved.present.values()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_a_single_example_left_over_joins_the_piece_before_it() -> None:
+    assert [len(piece) for piece in batch(9).split(4)] == [4, 5]
+    assert [len(piece) for piece in batch(10).split(4)] == [4, 4, 2]

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from distil.core.config import PlacementConfig
-from distil.core.errors import ModelError
+from distil.core.errors import ModelError, RecipeError
 from distil.core.interruption import Interruption
 from distil.core.placement import place
 from distil.core.run_directory import RunDirectory
@@ -124,3 +124,35 @@ def test_a_module_from_python_can_be_teacher_and_student(tmp_path: Path) -> None
     assert set(student.predict(np.zeros((2, 1, 8, 8), dtype=np.uint8))) <= set("0123456789")
     with pytest.raises(ModelError, match="made by a Python function"):
         load(result.directory)
+
+
+def test_a_teacher_from_python_whose_weights_changed_is_not_the_one_of_before(tmp_path: Path) -> None:
+    from distil.pipeline.run import run
+    from distil.recipe.recipe import Recipe
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    values = {
+        "name": "python",
+        "data": "digits",
+        "teacher": {"model": {"kind": "module", "make": lambda: net}, "weights": "included"},
+        "student": {"model": {"kind": "mlp", "widths": [4]}},
+        "objective": {"soft": {"kind": "soft-targets"}},
+        "training": {"epochs": 1},
+        "seeds": 1,
+        "controls": ["scratch"],
+    }
+    before = run(Recipe.model_validate(values), tmp_path / "run").verdict["teachers"]
+    nn.init.zeros_(net[1].weight)
+    nn.init.constant_(net[1].bias, 0.0)
+    after = run(Recipe.model_validate(values), tmp_path / "run").verdict["teachers"]
+    assert after != before
+
+
+def test_a_teacher_called_student_is_refused() -> None:
+    text = SMALL.replace("teacher:\n", "teachers:\n student:\n", 1)
+    text = text.replace("  model: {kind: convnet", "   model: {kind: convnet", 1)
+    text = text.replace("  labels: all", "   labels: all", 1).replace(
+        "  training: {epochs: 4", "   training: {epochs: 4", 1
+    )
+    with pytest.raises(RecipeError, match="a teacher cannot be called student"):
+        parse_recipe(text)

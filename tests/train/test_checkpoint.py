@@ -119,3 +119,12 @@ def test_leftovers_of_a_killed_save_are_not_taken_for_checkpoints_and_are_swept(
     assert newest_checkpoint(tmp_path, identity="this") == (None, [])
     save_checkpoint(tmp_path, make(1))
     assert not torn.exists()
+
+
+def test_tensors_that_share_memory_can_be_saved(tmp_path: Path) -> None:
+    weight = torch.randn(3, 3)
+    tied = Checkpoint(step=1, tensors={"model": {"a": weight, "b": weight}}, state={"identity": "this"})
+    save_checkpoint(tmp_path, tied)
+    found, _ = newest_checkpoint(tmp_path, identity="this")
+    assert found is not None
+    assert torch.equal(found.tensors["model"]["b"], weight)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from distil.core.config import PlacementConfig
-from distil.core.errors import NumericError, Preempted
+from distil.core.errors import NumericError, Preempted, ResourceError
 from distil.core.events import read_events
 from distil.core.interruption import Interruption
 from distil.core.placement import Placement, place
@@ -367,3 +367,35 @@ def test_the_global_random_state_is_as_before(examples: Examples, placement: Pla
     torch.manual_seed(123)
     run(examples, placement, tmp_path, config(epochs=1), model=model)
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_weights_that_break_in_the_last_step_are_no_result(
+    examples: Examples, placement: Placement, tmp_path: Path
+) -> None:
+    model = network()
+    model[1].weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(NumericError, match="is not finite; nothing is saved"):
+        run(examples, placement, tmp_path, config(epochs=1, batch_size=50), model=model)
+
+
+def test_a_validation_that_is_not_finite_is_a_numeric_error(
+    examples: Examples, placement: Placement, tmp_path: Path
+) -> None:
+    def broken(model: nn.Module) -> dict[str, float]:
+        return {"accuracy": 0.5, "negative_log_likelihood": float("inf")}
+
+    with pytest.raises(NumericError, match="validation gives"):
+        run(examples, placement, tmp_path, config(), validate=broken)
+
+
+def test_full_memory_is_a_resource_error_with_a_remedy(
+    examples: Examples, placement: Placement, tmp_path: Path
+) -> None:
+    model = network()
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    model.register_forward_hook(full)
+    with pytest.raises(ResourceError, match=r"Set training\.micro_batch_size below 16"):
+        run(examples, placement, tmp_path, config(), model=model)

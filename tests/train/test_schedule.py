@@ -50,3 +50,9 @@ def test_a_single_step_has_a_finite_positive_rate(config: ConstantConfig | Cosin
     factor = learning_rate_factor(config, step=0, total_steps=1)
     assert math.isfinite(factor)
     assert 0 < factor <= 1
+
+
+def test_one_cycle_whose_peak_is_its_first_step_starts_there() -> None:
+    config = OneCycleConfig(warmup=0.01)
+    assert learning_rate_factor(config, step=0, total_steps=100) == 1.0
+    assert learning_rate_factor(config, step=99, total_steps=100) < 1e-4

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from distil.data.order import batch_bounds
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -27,12 +29,15 @@ class Batch:
         return len(self.ids)
 
     def split(self, size: int | None) -> Iterator["Batch"]:
-        """The batch in consecutive pieces of at most ``size`` examples; None: in one piece."""
+        """The batch in consecutive pieces of ``size`` examples; None: in one piece. The last may be smaller.
+
+        As for batches, a single example left over joins the piece before it.
+        """
         if size is None or size >= len(self):
             yield self
             return
-        for start in range(0, len(self), size):
-            piece = slice(start, start + size)
+        for start, end in batch_bounds(len(self), size):
+            piece = slice(start, end)
             yield Batch(
                 ids=self.ids[piece],
                 inputs={view: value[piece] for view, value in self.inputs.items()},

@@ -20,6 +20,6 @@ def batch_bounds(num_examples: int, batch_size: int) -> list[tuple[int, int]]:
     A single example left over joins the batch before it: batch normalisation cannot be trained on one example.
     """
     starts = list(range(0, num_examples, batch_size))
-    if len(starts) > 1 and num_examples - starts[-1] == 1:
+    if batch_size > 1 and len(starts) > 1 and num_examples - starts[-1] == 1:
         starts.pop()
     return [(start, end) for start, end in zip(starts, [*starts[1:], num_examples], strict=True)]

@@ -7,7 +7,7 @@ from distil.core.seeds import derive
 from distil.objective.objective import Objective
 from distil.pipeline.context import Context
 from distil.pipeline.teacher import Faculty
-from distil.pipeline.training import TrainedModel, train_model, train_once
+from distil.pipeline.training import TrainedModel, train_model, train_once, weights_digest
 from distil.recipe.recipe import Arm, Student
 from distil.tasks.network import Network, build_network
 
@@ -44,6 +44,7 @@ def train_student(context: Context, name: str, arm: Arm, *, seed: int, faculty: 
     inputs = {
         "arm": arm.model_dump(mode="json"),
         "seed": seed,
+        "initial": weights_digest(network.model),
         "data": context.splits.fingerprint(),
         "teachers": {
             teacher: [

@@ -1,10 +1,8 @@
 """Teachers as a stage: loaded or trained first, frozen, and asked once for all examples where that is right."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -16,10 +14,9 @@ from distil.data.feed import evaluation_batches
 from distil.data.view import View
 from distil.knowledge.response import KeptKnowledge, Knowledge, LiveKnowledge, NoKnowledge, PermutedKnowledge
 from distil.knowledge.teacher import FrozenTeacher, class_order
-from distil.models.config import FileWeights
 from distil.objective.objective import Objective
 from distil.pipeline.context import Context
-from distil.pipeline.training import TrainedModel, describe_trained, train_model, train_once
+from distil.pipeline.training import TrainedModel, describe_trained, train_model, train_once, weights_digest
 from distil.recipe.recipe import Arm, Teacher
 from distil.tasks.network import Network, build_network
 from distil.train.loop import Trained
@@ -100,7 +97,7 @@ def _prepare(context: Context, name: str, config: Teacher) -> ReadyTeacher:
     )
     order = class_order(name, config.classes, splits.train.class_names)
     examples = splits.train if config.labels == "all" else splits.students
-    inputs = teacher_inputs(context, name, config)
+    inputs = teacher_inputs(context, name, config, network)
 
     def produce() -> TrainedModel:
         if config.stages is None:
@@ -133,18 +130,15 @@ def _prepare(context: Context, name: str, config: Teacher) -> ReadyTeacher:
     )
 
 
-def teacher_inputs(context: Context, name: str, config: Teacher) -> dict[str, Any]:
-    """Everything a teacher's weights depend on."""
-    weights = config.weights
+def teacher_inputs(context: Context, name: str, config: Teacher, network: Network) -> dict[str, Any]:
+    """Everything a teacher's weights depend on; ``network`` is as it was built, with the weights it comes with."""
     return {
         "teacher": name,
         "config": config.model_dump(mode="json"),
         "data": context.splits.fingerprint(),
         "seed": context.recipe.seeds[0],
         "precision": context.placement.precision,
-        "file": hashlib.sha256(Path(weights.path).read_bytes()).hexdigest()
-        if isinstance(weights, FileWeights)
-        else None,
+        "initial": weights_digest(network.model),
     }
 
 

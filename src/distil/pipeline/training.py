@@ -1,11 +1,13 @@
 """Training as a stage: of a teacher on labels, and of every arm and seed on its objective."""
 
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -104,6 +106,7 @@ def train_once(
 def describe_trained(context: Context, network: Network, trained: Trained) -> TrainedModel:
     """The kept state with its validation metrics."""
     network.model.load_state_dict(dict(trained.weights))
+    network.model.to(context.placement.device)
     return TrainedModel(
         weights=trained.weights,
         epochs=trained.epochs,
@@ -119,6 +122,15 @@ def measure_on_validation(context: Context, model: nn.Module, view: View) -> dic
         return None
     batches = evaluation_batches(context.splits.validation, views={"model": view})
     return validation_metrics(score(model, batches, view="model", device=context.placement.device))
+
+
+def weights_digest(model: nn.Module) -> str:
+    """sha256 of a model's weights and buffers: also of those that a Python function or a library brings along."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def save_trained(trained: TrainedModel, folder: Path) -> list[Path]:

@@ -162,6 +162,8 @@ def _contradictions(recipe: ResolvedRecipe) -> Iterator[tuple[Path, str]]:
 
 def _teacher_contradictions(where: Path, teacher: Teacher, data: SourceConfig) -> Iterator[tuple[Path, str]]:
     kind = teacher.model.kind
+    if where[-1] == "student":
+        yield where, "a teacher cannot be called student; give it another name"
     if isinstance(teacher.weights, PretrainedWeights) and kind not in ("timm", "torchvision"):
         yield (*where, "weights"), f"a model of kind {kind} has no published weights; name a file"
     if isinstance(teacher.weights, IncludedWeights) and kind != "module":

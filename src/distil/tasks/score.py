@@ -33,7 +33,7 @@ def score(model: nn.Module, batches: Iterable[Batch], *, view: str, task: str = 
     model.eval()
     ids, logits, labels = [], [], []
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             for batch in batches:
                 output = model(batch.inputs[view].to(device))
                 ids.append(batch.ids)

@@ -45,7 +45,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         NumericError: a weight is not finite; nothing is saved.
         ResourceError: it could not be written or does not read back; the older checkpoints are untouched.
     """
-    _refuse_non_finite(checkpoint)
+    for group, tensors in checkpoint.tensors.items():
+        refuse_non_finite(tensors, step=checkpoint.step, what=group)
     final = folder / f"step-{checkpoint.step:09d}"
     temporary = folder / f".{final.name}.tmp"
     size = sum(t.numel() * t.element_size() for group in checkpoint.tensors.values() for t in group.values())
@@ -89,7 +90,7 @@ def newest_checkpoint(folder: Path, *, identity: str) -> tuple[Checkpoint | None
 
 def _write(temporary: Path, checkpoint: Checkpoint) -> None:
     for group, tensors in checkpoint.tensors.items():
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        contiguous = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, temporary / f"{group}.safetensors")
     state = json.dumps({**checkpoint.state, "step": checkpoint.step}, allow_nan=False)
     (temporary / "state.json").write_text(state, encoding="utf-8")
@@ -127,11 +128,11 @@ def _prune(folder: Path) -> None:
         shutil.rmtree(leftover)
 
 
-def _refuse_non_finite(checkpoint: Checkpoint) -> None:
-    for group, tensors in checkpoint.tensors.items():
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise NumericError(
-                    f"step {checkpoint.step}: {group} {name} is not finite; nothing is saved. Lower the "
-                    "learning rate or set training.gradient_clip"
-                )
+def refuse_non_finite(tensors: Mapping[str, Tensor], *, step: int, what: str) -> None:
+    """Raises NumericError where a tensor holds a number that is not finite; ``what`` says what the tensors are."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NumericError(
+                f"step {step}: {what} {name} is not finite; nothing is saved. Lower the "
+                "learning rate or set training.gradient_clip"
+            )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distil.core.errors import NumericError, Preempted
+from distil.core.errors import NumericError, Preempted, ResourceError
 from distil.core.events import EventLog
 from distil.core.interruption import Interruption
 from distil.core.placement import Placement
@@ -20,7 +20,7 @@ from distil.data.batch import Batch
 from distil.data.feed import Feed
 from distil.knowledge.response import Knowledge
 from distil.objective.objective import Objective
-from distil.train.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from distil.train.checkpoint import Checkpoint, newest_checkpoint, refuse_non_finite, save_checkpoint
 from distil.train.config import PlateauConfig, TrainingConfig
 from distil.train.optimizer import bound_weights, make_optimizer
 from distil.train.schedule import learning_rate_factor
@@ -93,13 +93,20 @@ def train(training: Training, interruption: Interruption) -> Trained:
 
     Raises:
         NumericError: a loss or weight is not finite; nothing of that step is saved.
+        ResourceError: memory is full, or a checkpoint could not be saved.
         Preempted: a stop was asked for; the step is finished and saved.
     """
     loop = Loop(training)
     with seeded(training.seed):
         loop.resume()
         while not loop.is_finished:
-            loop.step()
+            try:
+                loop.step()
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                raise ResourceError(
+                    f"memory is full: {error}. Set training.micro_batch_size below {training.config.batch_size}; the "
+                    "gradient stays the same. What was saved before is intact"
+                ) from error
             if interruption.requested:
                 loop.save()
                 raise Preempted(
@@ -188,7 +195,13 @@ class Loop:
         parts = {name: total / max(progress.counts[name], 1) for name, total in progress.sums.items()}
         weights = self._objective.weights
         loss = sum(weights[name] * part for name, part in parts.items())
+        refuse_non_finite(self._module.state_dict(), step=progress.step, what="model")
         metrics = dict(self._training.validate(self._model)) if self._training.validate is not None else None
+        if metrics is not None and not all(map(math.isfinite, metrics.values())):
+            raise NumericError(
+                f"step {progress.step}: validation gives {metrics}; nothing of this epoch is saved. Lower the learning "
+                "rate or set training.gradient_clip"
+            )
         progress.watched.append(metrics["negative_log_likelihood"] if metrics is not None else loss)
         if self._config.keep == "best" and metrics is not None and _is_better(metrics, progress.best_metrics):
             progress.best_epoch, progress.best_metrics = epoch, metrics

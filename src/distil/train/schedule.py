@@ -28,7 +28,7 @@ def learning_rate_factor(config: ScheduleConfig, *, step: int, total_steps: int)
         case OneCycleConfig():
             peak = config.warmup * total_steps - 1  # the step of the highest rate, as torch's OneCycleLR counts
             if step <= peak:
-                return _half_cosine(ONE_CYCLE_START, 1.0, step / peak)
+                return _half_cosine(ONE_CYCLE_START, 1.0, step / peak if peak > 0 else 1.0)
             return _half_cosine(1.0, ONE_CYCLE_END, (step - peak) / max(total_steps - 1 - peak, 1))
         case _:
             assert_never(config)
