@@ -40,13 +40,13 @@ def trained() -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def findings_on(make: object) -> list[Finding]:
+def findings_on(make: object, **teacher: object) -> list[Finding]:
     return check_recipe(
         Recipe.model_validate(
             {
                 "name": "teacher",
                 "data": "digits",
-                "teacher": {"model": {"kind": "module", "make": make}, "weights": "included"},
+                "teacher": {"model": {"kind": "module", "make": make}, "weights": "included", **teacher},
                 "student": {"model": {"kind": "mlp", "widths": [8]}},
                 "objective": {"soft": {"kind": "soft-targets", "temperature": 20}},
                 "seeds": 5,
@@ -91,6 +91,15 @@ def test_a_teacher_with_its_classes_in_another_order_is_found_with_the_order(tra
     (finding,) = about(findings_on(with_weights(Linear, shuffled)), "with its classes in another order")
     assert finding.level == "wrong"
     assert str([str(label) for label in order]) in finding.remedy
+
+
+def test_wrongly_declared_classes_are_found_with_the_right_ones(trained: dict[str, Tensor]) -> None:
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    shuffled = {name: tensor[order] for name, tensor in trained.items()}
+    right, wrong = ([str(label) for label in labels] for labels in (order, order[1:] + order[:1]))
+    (finding,) = about(findings_on(with_weights(Linear, shuffled), classes=wrong), "in another order")
+    assert str(right) in finding.remedy
+    assert not about(findings_on(with_weights(Linear, shuffled), classes=right), "in another order")
 
 
 def test_06_probabilities_are_found(trained: dict[str, Tensor]) -> None:

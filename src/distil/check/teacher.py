@@ -80,7 +80,9 @@ def _quality(candidate: Candidate, batches: Sequence[Batch], train: Examples) ->
     said = f"{who}: {accuracy:.4f} accuracy on {len(decisions)} training examples, fed as the run will feed them"
     order, reordered = _best_order(decisions, scores.labels, train.num_classes)
     if reordered > accuracy + 0.2:
-        names = [train.class_names[index] for index in order]
+        # the decisions are in the order of the data already; the remedy lists the teacher's own outputs
+        outputs = class_order(candidate.name, candidate.config.classes, train.class_names) or range(train.num_classes)
+        names = [train.class_names[label] for _, label in sorted(zip(outputs, order, strict=True))]
         yield Finding(
             "wrong",
             f"{said}; with its classes in another order it would be {reordered:.4f}",
