@@ -79,6 +79,15 @@ def test_plain_lines_tell_notices_and_what_is_done(
     ]
 
 
+def test_the_first_metric_is_told_by_its_name(
+    tmp_path: Path, recipe: ResolvedRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    validation = {"bits_per_byte": 1.25, "perplexity_per_token": 33.3}
+    with watching(tmp_path, recipe):
+        write(tmp_path, STUDENT, epoch(4) | {"validation": validation}, {"event": "finish"})
+    assert lines(capsys) == [f"{STUDENT}: epoch 4 of 4, validation bits per byte 1.2500; done"]
+
+
 def test_every_stage_is_told_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stages = "stages=[{objective: {soft: soft-targets}, training: {epochs: 3}}, {objective: {soft: soft-targets}}]"
     staged = resolve(parse_recipe(STAGED, [stages, "seeds=[1]", "controls=[]"]))

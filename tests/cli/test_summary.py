@@ -115,6 +115,49 @@ def test_nothing_was_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert row(lines, "scratch") == ["scratch", "0.8830", "0.880", "0.886", "1,000"]
 
 
+def test_a_metric_that_is_to_be_low(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    low = {"metric": "bits_per_byte", "higher_is_better": False}
+    lines = summary(tmp_path, capsys, **low)
+    assert (
+        "Verdict: BEATS  0.0600 bits_per_byte lower than the best control, scratch "
+        "(+0.0500 to +0.0700, positive is better; 2 seeds, 1078 test examples)"
+    ) in lines
+    assert lines[0].endswith("it minus distilled (95%)")
+    worse = summary(tmp_path, capsys, **low, verdict="WORSE", difference=-0.06, interval=[-0.07, -0.05])
+    assert any("0.0600 bits_per_byte higher than the best control" in line for line in worse)
+
+
+def test_references_stand_below_the_arms_and_say_what_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baselines = {"majority class": {"value": 0.5, "note": "Always the [most] frequent class."}}
+    lines = summary(tmp_path, capsys, baselines=baselines)
+    assert row(lines, "majority class (reference)") == ["majority", "class", "(reference)", "0.5000"]
+    assert lines.index("- majority class: Always the [most] frequent class.") > lines.index(
+        next(line for line in lines if line.startswith("majority class"))
+    )
+    assert lines[5].startswith("majority class")
+
+
+def test_units_are_those_of_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "data.json", {"task": "ranking", "text": {"columns": ["question", "sentence"]}})
+    lines = summary(tmp_path, capsys, seeds=[3])
+    assert any(line.endswith("1 seed, 1078 test questions)") for line in lines)
+
+
+def test_an_artefact_with_another_metric_and_the_length_of_its_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "exports/onnx-int8/parity.json", PARITY | {"metric": {"name": "hit_at_1", "artefact": 0.94}})
+    write(tmp_path / "exports/onnx-int8/latency.json", LATENCY | {"tokens": 32})
+    write(tmp_path / "exports/other/parity.json", PARITY | {"metric": None, "agreement": None})
+    lines = summary(tmp_path, capsys)
+    assert (
+        "onnx-int8: 12,345 bytes, agrees with the model on 0.9991, hit_at_1 0.9400, p50 0.023 ms on 32 tokens"
+    ) in lines
+    assert "other: 12,345 bytes" in lines
+
+
 @pytest.mark.parametrize(
     ("speed_up", "claim"),
     [
@@ -290,6 +333,14 @@ def test_an_inspection_lists_layers_and_pairs(capsys: pytest.CaptureFixture[str]
         "<-",
         "layer2",
     ]
+
+
+def test_a_network_for_texts_has_outputs_and_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    model = ModelDescription(num_classes=6144, num_tokens=32, num_parameters=5, multiply_accumulates=7)
+    print_inspection(Inspection({"student": model}, {}))
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "student: 5 parameters, 7 multiply-accumulates, 6144 outputs, measured on 32 tokens"
+    )
 
 
 def test_methods_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:

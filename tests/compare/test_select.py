@@ -30,7 +30,7 @@ ABLATED = ("without-true-labels", "without-soft-targets", "without-hints")
 def test_32_the_test_split_is_never_opened(
     selected: SelectionResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("open_for_final_evaluation", "open_for_parity", "count_shared_images"):
+    for name in ("open_for_final_evaluation", "open_for_parity", "count_shared"):
         monkeypatch.setattr(Sealed, name, lambda *_, **__: pytest.fail("the test split was opened"))
     recipe = small(*QUICK, "objective={soft: {kind: soft-targets}}")
     result = select(recipe, tmp_path / "run", methods=["correlation"], seeds=1)

@@ -63,15 +63,15 @@ def test_the_fingerprint_sees_the_shape_and_not_the_memory() -> None:
 
 def test_images_that_stand_in_two_splits_are_counted() -> None:
     examples = make(10)
-    assert examples.select(torch.arange(5)).count_shared_images(examples.select(torch.arange(3, 10))) == 2
-    assert Sealed(examples.select(torch.arange(5))).count_shared_images(examples.select(torch.arange(5, 10))) == 0
+    assert examples.select(torch.arange(5)).count_shared(examples.select(torch.arange(3, 10))) == 2
+    assert Sealed(examples.select(torch.arange(5))).count_shared(examples.select(torch.arange(5, 10))) == 0
 
 
 def test_32_the_test_split_opens_only_by_name() -> None:
     examples = make(10)
     sealed = Sealed(examples)
     public = [name for name in dir(sealed) if not name.startswith("_")]
-    assert sorted(public) == ["count_shared_images", "fingerprint", "open_for_final_evaluation", "open_for_parity"]
+    assert sorted(public) == ["count_shared", "fingerprint", "open_for_final_evaluation", "open_for_parity"]
     for name in ("images", "labels", "ids", "select"):
         assert not hasattr(sealed, name)
     with pytest.raises(TypeError):

@@ -67,7 +67,7 @@ def test_the_record_holds_plain_and_softened_probabilities() -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert (record["format"], record["temperature"], record["class_names"]) == (1, 4, ["a", "b"])
     [example] = record["examples"]
-    assert (example["id"], example["image"], example["label"], example["why"]) == ("1", "gallery/1.png", 1, "because")
+    assert (example["id"], example["label"], example["why"]) == ("1", 1, "because")
     sigmoid = {x: 1 / (1 + np.exp(-x)) for x in (1, 2, 4)}
     assert example["teacher"]["plain"] == pytest.approx([sigmoid[4], 1 - sigmoid[4]])
     assert example["teacher"]["softened"] == pytest.approx([sigmoid[1], 1 - sigmoid[1]])

@@ -1,4 +1,4 @@
-"""Two small networks trained on scikit-learn's digits, and their artefacts."""
+"""Small networks trained on scikit-learn's digits and on made-up sentences, and their artefacts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ from torch import nn
 
 from distil.export.artefact import Samples, write_artefact
 
+from . import texts
+
 NUM_TRAIN = 700
+TAGGING = 5  # epochs
 
 
 @dataclass(frozen=True)
@@ -117,4 +120,64 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory, write: Callable[[Path, s
     for name in ("mlp", "convnet"):
         for precision in ("fp32", "int8"):
             write(root / f"{name}-{precision}", name, precision)
+    return root
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A trained network for texts with all that its artefact needs; ``samples`` are texts it has not seen."""
+
+    model: nn.Module
+    tokenizer: Any
+    samples: Samples
+    card: dict[str, Any]
+
+    def write(self, directory: Path, precision: Any, **changes: Any) -> list[Path]:
+        arguments = {
+            "model": self.model,
+            "samples": self.samples,
+            "calibration": None,
+            "preprocessing": self.card,
+            "precision": precision,
+            "extra_files": {"tokenizer.json": self.tokenizer.to_str().encode()},
+        }
+        return write_artefact(directory, **(arguments | changes))
+
+
+@pytest.fixture(scope="session")
+def text_models() -> Iterator[dict[str, TextModel]]:
+    """``characters`` (a CNN), ``words`` (a BERT, with types of tokens), ``tags`` (of each word), ``embedding``."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    (seen, labels), (unseen, targets) = texts.sentences(700, seed=0), texts.sentences(150, seed=1)
+    words, characters = texts.word_tokenizer(), texts.character_tokenizer()
+    plain = ("input_ids", "attention_mask")
+    typed = (*plain, "token_type_ids")
+
+    def make(model: nn.Module, tokenizer: Any, names: tuple[str, ...], epochs: int, **described: Any) -> TextModel:
+        inputs, tests = texts.tokenise(tokenizer, seen, names), texts.tokenise(tokenizer, unseen, names)
+        answers, asked = (texts.tags(inputs), texts.tags(tests)) if epochs == TAGGING else (labels, targets)
+        if epochs:
+            texts.train(model, inputs, answers, epochs=epochs)
+        reference = texts.compute(model.eval(), tests)
+        samples = Samples(tests, reference, asked if epochs else None)
+        return TextModel(model, tokenizer, samples, texts.describe(names, **described))
+
+    yield {
+        "characters": make(texts.CharacterCnn(), characters, plain, 12),
+        "words": make(texts.Transformer(), words, typed, 8),
+        "tags": make(texts.Tagger(), words, plain, TAGGING),
+        "embedding": make(texts.Embedder(), words, plain, 0, class_names=[], output="embedding"),
+    }
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def text_artefacts(tmp_path_factory: pytest.TempPathFactory, text_models: dict[str, TextModel]) -> Path:
+    """``NAME-fp32`` and ``NAME-int8`` of every text model. Read only."""
+    root = tmp_path_factory.mktemp("text-exports")
+    for name, each in text_models.items():
+        for precision in ("fp32", "int8"):
+            each.write(root / f"{name}-{precision}", precision)
     return root

@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,13 +16,14 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import nn
 
-from distil.core.errors import ExportError
+from distil.core.errors import ExportError, IntegrityError
 from distil.export import artefact
 from distil.export.artefact import Samples, write_artefact
 from distil.export.integrity import check_artefact
 from distil.export.verify import verify
 
-from .conftest import Digits, compute_reference
+from . import texts
+from .conftest import Digits, TextModel, compute_reference
 
 FILES = ["model.onnx", "labels_and_preprocessing.json", "samples.safetensors", "predict.py", "artefact.json"]
 
@@ -216,4 +218,191 @@ def test_the_loader_is_ten_lines_and_imports_four_things() -> None:
     assert modules == {"json", "sys", "pathlib", "numpy", "onnxruntime", "PIL"}
     code = [node for node in body if node not in imports and not isinstance(node, ast.If)]
     assert sum(node.end_lineno - node.lineno + 1 for node in code) == 10
+    assert max(map(len, source.splitlines())) <= 120
+
+
+TEXT_FILES = [*FILES[:-1], "tokenizer.json", "artefact.json"]
+
+
+@pytest.mark.untyped
+def test_the_directory_of_a_text_model_holds_its_tokenizer(
+    text_artefacts: Path, text_models: dict[str, TextModel], tmp_path: Path
+) -> None:
+    directory, each = text_artefacts / "words-int8", text_models["words"]
+    assert {path.name for path in directory.iterdir()} - {"parity.json", "latency.json"} == set(TEXT_FILES)
+    record = check_artefact(directory)
+    assert record["files"].keys() == set(TEXT_FILES) - {"artefact.json"}
+    assert (directory / "tokenizer.json").read_text("utf-8") == each.tokenizer.to_str()
+    assert json.loads((directory / FILES[1]).read_text("utf-8")) == each.card
+    samples = load_file(directory / FILES[2])
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    assert samples.keys() == {*(f"inputs.{name}" for name in names), "reference", "targets"}
+    assert each.write(tmp_path, "fp32") == [tmp_path / name for name in TEXT_FILES]
+
+
+@pytest.mark.untyped
+def test_30_a_changed_tokenizer_is_named(text_artefacts: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(text_artefacts / "words-fp32", tmp_path / "copy"))
+    content = (directory / "tokenizer.json").read_text("utf-8")
+    (directory / "tokenizer.json").write_text(content.replace('"good":4', '"good":5'), "utf-8")
+    with pytest.raises(IntegrityError, match=r"tokenizer\.json: the bytes have changed"):
+        check_artefact(directory)
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize(
+    ("described", "arguments", "message"),
+    [
+        ({}, {"extra_files": {}}, r"the tokenizer tokenizer\.json is not among the extra files \[\]"),
+        ({}, {"extra_files": {"tokenizer.json": b"{}", "../x": b""}}, r"extra files: \.\./x is no name"),
+        ({}, {"extra_files": {"tokenizer.json": b"{}", "model.onnx": b""}}, r"extra files: model\.onnx is no name"),
+        ({}, {"extra_files": {"tokenizer.json": b"{}", "parity.json": b""}}, r"extra files: parity\.json is no name"),
+        (
+            {"names": ("attention_mask", "input_ids")},
+            {},
+            r"input names \['attention_mask', 'input_ids'\], but the samples",
+        ),
+        ({"max_length": 5}, {}, r"texts of 5 tokens at most, but the samples have \d+"),
+        ({"class_names": ["a", "b"]}, {}, "2 class names for a model with 3 classes"),
+        ({"class_names": []}, {}, "0 class names for a model with 3 classes"),
+        ({}, {"calibration": np.zeros((2, 1, 4, 4), np.float32)}, "int8 of texts takes no calibration"),
+    ],
+)
+def test_what_does_not_fit_a_text_model_is_refused_before_anything_is_written(
+    described: dict[str, Any],
+    arguments: dict[str, Any],
+    message: str,
+    text_models: dict[str, TextModel],
+    tmp_path: Path,
+) -> None:
+    card = texts.describe(**({"names": ("input_ids", "attention_mask")} | described))
+    with pytest.raises(ExportError, match=message):
+        text_models["characters"].write(tmp_path / "new", "int8", preprocessing=card, **arguments)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.untyped
+def test_a_language_model_is_refused(text_models: dict[str, TextModel], tmp_path: Path) -> None:
+    each = text_models["tags"]
+    samples = Samples(each.samples.inputs, each.samples.reference)
+    with pytest.raises(ExportError, match=r"causal-lm comes with its own issue; .* folder is in student/huggingface"):
+        each.write(tmp_path, "fp32", samples=samples, preprocessing=each.card | {"class_names": []})
+
+
+TEXT_PACKAGES = ("numpy", "numpy.libs", "onnxruntime", "tokenizers", "flatbuffers", "google", "packaging")
+BARE_TEXT = """
+import sys
+sys.path[:] = [path for path in sys.path if "site-packages" not in path] + [{packages!r}]
+for absent in ("torch", "distil", "safetensors", "onnx", "transformers", "PIL"):
+    try:
+        __import__(absent)
+    except ImportError:
+        continue
+    sys.exit(f"{{absent}} can be imported here, so this proves nothing")
+sys.path.insert(0, {directory!r})
+import json, numpy, predict
+answers = [predict.predict(*texts) for texts in json.loads(sys.argv[1])]
+print(json.dumps([each.tolist() if isinstance(each, numpy.ndarray) else each for each in answers]))
+"""
+
+
+def answer_without_us(directory: Path, asked: list[list[str]], packages: Path) -> list[Any]:
+    """What the loader says where there are numpy, onnxruntime and tokenizers, and nothing else."""
+    origin = find_spec("numpy").origin
+    assert origin is not None
+    for name in TEXT_PACKAGES:
+        if (source := Path(origin).parent.parent / name).exists():
+            (packages / name).symlink_to(source)
+    code = BARE_TEXT.format(packages=str(packages), directory=str(directory))
+    command = [sys._base_executable, "-I", "-S", "-c", code, json.dumps(asked)]
+    child = subprocess.run(
+        command, capture_output=True, encoding="utf-8", env={"PATH": os.environ["PATH"]}, check=False
+    )
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout)
+
+
+def chances(logits: np.ndarray) -> np.ndarray:
+    shares = np.exp(logits.astype(np.float64))
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize("name", ["words-fp32", "words-int8", "characters-fp32"])
+def test_35_the_loader_agrees_with_us_about_texts_and_pairs(
+    name: str, text_artefacts: Path, text_models: dict[str, TextModel], tmp_path: Path
+) -> None:
+    each = text_models[name.partition("-")[0]]
+    singles = texts.sentences(20, seed=9)[0]
+    longest = ["good film " * 30, "a unknownword story"]
+    asked: list[list[str]] = [[text] for text in [*singles, *longest]]
+    if "token_type_ids" in each.card["input"]["names"]:
+        asked += [[text, other] for text, other in zip(singles[:5], singles[5:10], strict=True)]
+    found = answer_without_us(text_artefacts / name, asked, tmp_path)
+    for question, (label, chance) in zip(asked, found, strict=True):
+        pair = question[0] if len(question) == 1 else tuple(question)
+        ours = chances(
+            texts.compute(each.model, texts.tokenise(each.tokenizer, [pair], each.card["input"]["names"]))[0]
+        )
+        assert label == texts.CLASS_NAMES[ours.argmax()]
+        assert chance == pytest.approx(ours.max(), abs=1e-4 if name.endswith("fp32") else 0.1)
+
+
+@pytest.mark.untyped
+def test_35_the_loader_gives_embeddings_and_what_is_said_of_tokens(
+    text_artefacts: Path, text_models: dict[str, TextModel], tmp_path: Path
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    text, each = "the film was good", text_models["embedding"]
+    inputs = texts.tokenise(each.tokenizer, [text])
+    found = answer_without_us(text_artefacts / "embedding-fp32", [[text]], tmp_path / "one")[0]
+    np.testing.assert_allclose(found, texts.compute(each.model, inputs)[0], atol=1e-5)
+    tagged = answer_without_us(text_artefacts / "tags-fp32", [[text]], tmp_path / "two")[0]
+    assert [token for token, _ in tagged] == ["[CLS]", "the", "film", "was", "good", "[SEP]"]
+    assert [label for _, (label, _) in tagged[1:-1]] == ["无", "无", "无", "gut"]
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize(
+    ("name", "arguments", "lines"),
+    [
+        ("words-fp32", ["the film was good"], [r"gut [01]\.\d{4}"]),
+        ("words-fp32", ["the film was good", "the days"], [r"\S.* [01]\.\d{4}"]),
+        (
+            "tags-fp32",
+            ["a dull day"],
+            [r"\[CLS\]\t.*", r"a\t无 [01]\.\d{4}", r"dull\tschlecht <&> .*", r"\[UNK\].*", ".*"],
+        ),
+        ("embedding-fp32", ["a dull day"], [r"(-?[\d.e-]+ ){47}-?[\d.e-]+"]),
+    ],
+)
+def test_the_loader_of_texts_is_a_command(
+    name: str, arguments: list[str], lines: list[str], text_artefacts: Path
+) -> None:
+    command = [sys.executable, str(text_artefacts / name / "predict.py"), *arguments]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    child = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=True)
+    printed = child.stdout.splitlines()
+    assert len(printed) == len(lines)
+    for line, expected in zip(printed, lines, strict=True):
+        assert re.fullmatch(expected, line), line
+
+
+@pytest.mark.untyped
+def test_the_loader_of_texts_says_what_it_needs(text_artefacts: Path) -> None:
+    command = [sys.executable, str(text_artefacts / "words-fp32" / "predict.py")]
+    child = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert child.returncode == 1
+    assert child.stderr.startswith("python predict.py TEXT")
+
+
+def test_the_loader_of_texts_is_short_and_imports_six_things() -> None:
+    source = Path(artefact.__file__).with_name("predict_text_template.txt").read_text("utf-8")
+    body = ast.parse(source).body[1:]
+    imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {str(node.module) for node in imports if isinstance(node, ast.ImportFrom)}
+    assert modules == {"json", "sys", "pathlib", "numpy", "onnxruntime", "tokenizers"}
+    assert len(source.splitlines()) <= 40
     assert max(map(len, source.splitlines())) <= 120

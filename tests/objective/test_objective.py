@@ -488,7 +488,9 @@ def test_the_objective_tells_its_terms_the_validation_loss() -> None:
             return {"amount": 2 * validation_loss}
 
     terms = {"a": Counted(teacher="t"), "b": Counted(teacher="t")}
-    objective = BoundObjective(terms, {"a": Watched(), "b": Fails()}, task="main")
+    objective = BoundObjective(
+        terms, {"a": Watched(), "b": Fails()}, {"a": "answer", "b": "answer"}, task="main", view="student"
+    )
     assert objective.observe(0.25) == {"a.amount": 0.5}
 
 

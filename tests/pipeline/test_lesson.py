@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distil.core.errors import CompatibilityError
-from distil.data.example import Examples
+from distil.data.example import Examples, ImageExamples
 from distil.data.feed import evaluation_batches
 from distil.data.view import View
 from distil.knowledge.response import KeptKnowledge, LiveKnowledge, NoKnowledge, PermutedKnowledge
@@ -40,7 +40,7 @@ def examples(count: int = 30) -> Examples:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 1, 6, 6), dtype=torch.uint8, generator=generator)
     ids = torch.randperm(2 * count, generator=generator)[:count]
-    return Examples(ids=ids, images=images, labels=ids % 3, class_names=("a", "b", "c"))
+    return ImageExamples(ids=ids, images=images, labels=ids % 3, class_names=("a", "b", "c"))
 
 
 def teacher(name: str, view: View, *, num_classes: int = 3) -> tuple[Network, FrozenTeacher]:

@@ -8,6 +8,7 @@ from distil.report.read import read_run
 from distil.report.record import RunRecord
 
 from .run_directory_fixture import write_run
+from .text_run_fixture import write_language_model_run, write_text_classification_run
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,15 @@ def bare_record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     root = tmp_path_factory.mktemp("runs") / "bare"
     write_run(root, verdict="NOT TESTED", seeds=(0,), exports=False, gallery=False, summary=False)
     return read_run(root)
+
+
+@pytest.fixture(scope="session")
+def text_record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    """Text classification, with references, slices, exports, and a hostile text in the gallery."""
+    return read_run(write_text_classification_run(tmp_path_factory.mktemp("runs") / "reviews"))
+
+
+@pytest.fixture(scope="session")
+def language_record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    """A language model: no classes, and bits per byte, which are to be few."""
+    return read_run(write_language_model_run(tmp_path_factory.mktemp("runs") / "stories"))

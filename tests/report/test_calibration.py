@@ -1,8 +1,6 @@
-"""Reliability diagrams and the table of probabilistic measures."""
+"""Reliability diagrams."""
 
-import pytest
-
-from distil.report.calibration import MEASURES, diagrams, measure_names, measures
+from distil.report.calibration import diagrams
 from distil.report.record import RunRecord
 
 
@@ -24,14 +22,6 @@ def test_the_area_of_a_dot_is_the_number_of_its_examples(record: RunRecord) -> N
     assert dots[0].radius < dots[-1].radius
 
 
-def test_the_table_has_a_value_for_each_measure(record: RunRecord) -> None:
-    found = {each.name: each.values for each in measures(record)}
-    assert all(len(values) == len(MEASURES) == len(measure_names()) for values in found.values())
-    assert found["teacher"][3:] == ("–", "–")
-    mean = sum(model.evaluation.metrics["kl_to_teacher"] or 0 for model in record.arms["distilled"].values()) / 5
-    assert float(found["distilled"][4]) == pytest.approx(mean, rel=0.01)
-
-
-def test_the_heads_are_readable() -> None:
-    assert measure_names()[0] == "Negative log-likelihood"
-    assert measure_names()[-1] == "KL to teacher"
+def test_a_task_without_classes_has_no_diagram(language_record: RunRecord, text_record: RunRecord) -> None:
+    assert diagrams(language_record) == ()
+    assert len(diagrams(text_record)) == 3

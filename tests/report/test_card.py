@@ -13,7 +13,8 @@ from distil.report.card import code, front_matter, render_card, write_model_card
 from distil.report.read import VERDICTS, read_run
 from distil.report.record import RunRecord
 
-from .run_directory_fixture import HOSTILE, write_run
+from .run_directory_fixture import HOSTILE, change_json, write_run
+from .text_run_fixture import write_language_model_run, write_text_classification_run
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +143,81 @@ def test_a_sentence_cannot_open_a_tag(record: RunRecord) -> None:
     assert "<script>" not in text
     assert "<b>" not in text
     assert "> **Read this first.** &lt;script>" in text
+
+
+def test_a_text_classifier_is_used_with_texts(text_record: RunRecord) -> None:
+    text = render_card(text_record)
+    assert "# `reviews`, a distilled text classifier" in text
+    assert 'student.predict(["a sentence"])' in text
+    assert "Input: `input_ids`, `attention_mask`, int64, [batch, tokens]. A text is cut into tokens" in text
+    assert "at most 64 of them: what is longer is cut at the end." in text
+    assert "`numpy`, `onnxruntime` and `tokenizers`" in text
+    assert "- `majority class`: Always the most frequent class." in text
+    assert "texts of no class" in text
+    assert "image" not in text.split("```python")[0]
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        ast.parse(block)
+
+
+def test_pairs_are_asked_as_tuples(tmp_path: Path) -> None:
+    root = write_text_classification_run(tmp_path / "run", columns=("premise", "hypothesis"))
+    text = render_card(read_run(root))
+    assert 'student.predict([("a premise", "a hypothesis")])' in text
+    assert "The texts `premise` and `hypothesis` are read as a pair and cut" in text
+    assert "of a pair the longer text" in text
+
+
+def test_texts_that_are_read_one_by_one_are_no_pair(tmp_path: Path) -> None:
+    root = write_text_classification_run(tmp_path / "run", columns=("sentence1", "sentence2"))
+    change_json(root / "data.json", task="sentence-embedding")
+    text = render_card(read_run(root))
+    assert "a distilled sentence encoder" in text
+    assert "The texts `sentence1` and `sentence2` are read one by one and cut" in text
+    assert "of a pair" not in text
+
+
+def test_the_hub_knows_the_task_and_every_metric(text_record: RunRecord, language_record: RunRecord) -> None:
+    matter = front_matter(text_record)
+    assert (matter["pipeline_tag"], matter["library_name"]) == ("text-classification", "transformers")
+    assert matter["model-index"][0]["results"][0]["task"]["type"] == "text-classification"
+    matter = front_matter(language_record)
+    assert (matter["pipeline_tag"], matter["library_name"], matter["metrics"]) == (
+        "text-generation",
+        "distil",
+        ["bits_per_byte"],
+    )
+    (result,) = matter["model-index"][0]["results"]
+    metrics = {each["type"]: each["value"] for each in result["metrics"]}
+    assert next(iter(metrics)) == "bits_per_byte"
+    assert metrics == {
+        name: value
+        for name, value in language_record.student.evaluation.metrics.items()
+        if name not in ("tokens", "bytes")
+    }
+
+
+def test_a_folder_for_transformers_is_named_only_where_it_is(text_record: RunRecord, tmp_path: Path) -> None:
+    text = render_card(text_record)
+    assert "`student/huggingface` is an ordinary folder that `AutoModelForSequenceClassification` loads" in text
+    assert 'folder = "reviews/student/huggingface"' in text
+    without = render_card(read_run(write_text_classification_run(tmp_path / "run", huggingface=False)))
+    assert "transformers" not in without
+
+
+def test_a_language_model_has_no_classes_and_no_calibration(language_record: RunRecord) -> None:
+    text = render_card(language_record)
+    assert "# `stories`, a distilled language model" in text
+    assert 'outputs = student.logits(["a sentence"])' in text
+    for absent in ("Classes:", "## Calibration", "calibration error", "one of its classes"):
+        assert absent not in text
+    assert re.search(r"Against `label-smoothing`, the best control: 0\.\d{4} bits per byte lower \(95%", text)
+    assert "| bytes | 412,305 |" in text
+    assert "not what is true" in text
+    header, rule, row, *_ = [line for line in text.split("\n") if line.startswith("|")]
+    assert header.count("|") == rule.count("|") == row.count("|") == 7
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_every_verdict_on_a_language_model_gives_a_card(tmp_path: Path, verdict: str) -> None:
+    root = write_language_model_run(tmp_path / "run", verdict=verdict)
+    assert f"**{verdict}.**" in write_model_card(root).read_text(encoding="utf-8")

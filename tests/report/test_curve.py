@@ -103,3 +103,18 @@ def test_a_single_epoch_is_still_seen(record: RunRecord) -> None:
     teacher = replace(record.teachers["teacher"], epochs=record.teachers["teacher"].epochs[:1])
     panel = validation_panels(replace(record, teachers={"teacher": teacher}))[-1]
     assert "L" in panel.lines[0].line
+
+
+def test_the_headline_metric_is_drawn_and_a_likelihood_only_where_it_was_measured(language_record: RunRecord) -> None:
+    panels = validation_panels(language_record)
+    assert [panel.title for panel in panels] == ["Validation bits per byte", "Teacher: validation bits per byte"]
+    assert not any("%" in cell for _, cells in panels[0].table for cell in cells)
+    assert len(loss_panels(language_record)) == 3
+
+
+def test_a_headline_metric_that_is_the_likelihood_is_drawn_once(record: RunRecord) -> None:
+    changed = replace(record, verdict=replace(record.verdict, metric="negative_log_likelihood"))
+    assert [panel.title for panel in validation_panels(changed)] == [
+        "Validation negative log-likelihood",
+        "Teacher: validation negative log-likelihood",
+    ]

@@ -14,6 +14,7 @@ from distil.report.read import VERDICTS, read_run
 from distil.report.record import RunRecord
 
 from .run_directory_fixture import HOSTILE, change_json, write_run
+from .text_run_fixture import write_language_model_run, write_text_classification_run
 
 
 class Tags(HTMLParser):
@@ -199,3 +200,71 @@ def test_names_from_the_run_cannot_break_out_of_the_page(tmp_path: Path) -> None
     tags = Tags(page)
     assert not [tag for tag, attributes in tags.tags if tag == "script" or "onclick" in attributes]
     assert tags.open == []
+
+
+def test_a_page_of_texts_speaks_of_texts(text_record: RunRecord) -> None:
+    page = render(text_record)
+    text = text_of(page)
+    for words in (
+        "over 1,078 test texts",
+        "Latency: median of one text of 32 tokens, ONNX fp32.",
+        "References cost no training of a network.",
+        "majority class : Always the most frequent class.",
+        "columns sentence",
+        "median length 98 characters",
+        "tokenizer of student 30,522 entries, 64 tokens a text at most, 5e5e5e5e5e5e",
+    ):
+        assert words in text
+    assert "image" not in text
+    assert "Test example" not in page
+    assert Tags(page).open == []
+
+
+def test_a_hostile_text_is_text(text_record: RunRecord) -> None:
+    page = render(text_record)
+    assert HOSTILE not in page
+    assert "<blockquote>A quiet film that &lt;img src=x onerror=alert(1)&gt; nobody" in page
+    assert not [tag for tag, _ in Tags(page).tags if tag == "img"]
+
+
+def test_the_two_texts_of_a_pair_are_two_lines(tmp_path: Path) -> None:
+    root = write_text_classification_run(tmp_path / "run", columns=("premise", "hypothesis"))
+    page = write_report(root).read_text(encoding="utf-8")
+    assert "<blockquote>Not bad at all.\nWorth a second look?</blockquote>" in page
+    assert "white-space: pre-line" in page
+    assert "over 1,078 test pairs" in text_of(page)
+
+
+def test_slices_have_their_section(text_record: RunRecord, page: str) -> None:
+    found = render(text_record)
+    assert 'id="slices"' in found
+    section = text_of("</style>" + found.split('<section id="slices">')[1].split("</section>")[0])
+    assert "negation 212 91.0% 83.0% 86.0% 84.0% +5.0 +1.4 to +8.8" in section
+    assert "slices" not in page
+
+
+def test_a_task_without_classes_has_no_empty_section(language_record: RunRecord) -> None:
+    page = render(language_record)
+    for absent in ("confusion", "classes", "slices", "calibration", "inherited", "temperature", "exports"):
+        assert f'id="{absent}"' not in page
+        assert f'href="#{absent}"' not in page
+    assert 'id="measures"' in page
+    assert 'href="#measures"' in page
+    assert not re.search(r">[^<]*(ECE|[Cc]alibration)[^<]*<", page.split("</style>")[1].split('id="words"')[0])
+    assert Tags(page).open == []
+
+
+def test_a_language_model_is_judged_by_what_is_lower(language_record: RunRecord) -> None:
+    text = text_of(render(language_record))
+    assert re.search(r"BEATS Distillation helped: .* 0\.0\d{3} bits per byte lower 95% interval 0\.0\d{3} to", text)
+    assert "Control minus distilled in bits per byte, positive where the distilled student is better" in text
+    assert "Small and low is good" in text
+    assert "Perplexity per token" in text
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_every_verdict_on_a_language_model_gives_a_page(tmp_path: Path, verdict: str) -> None:
+    page = write_report(write_language_model_run(tmp_path / "run", verdict=verdict)).read_text(encoding="utf-8")
+    assert re.search(rf'<h1 class="verdict [^"]*">{verdict}</h1>', page)
+    assert Tags(page).open == []
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r' id="([^"]+)"', page))

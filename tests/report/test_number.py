@@ -102,6 +102,48 @@ def test_quality_and_gain_follow_the_metric() -> None:
     assert number.gain_unit("accuracy") == "percentage points"
 
 
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("hit_at_1", "84.6%"),
+        ("hit_at_10", "84.6%"),
+        ("entity_f1", "84.6%"),
+        ("exact_match", "84.6%"),
+        ("sentence_tag_accuracy", "84.6%"),
+        ("sentence_chrf", "84.6%"),
+        ("mean_average_precision", "84.6%"),
+        ("spearman", "0.846"),
+        ("mean_reciprocal_rank", "0.846"),
+        ("bits_per_byte", "0.8457"),
+        ("document_bits_per_byte", "0.8457"),
+        ("perplexity_per_token", "0.846"),
+    ],
+)
+def test_shares_are_in_percent_and_other_metrics_are_not(metric: str, expected: str) -> None:
+    assert number.quality(0.84567, metric) == expected
+
+
+def test_counts_are_whole() -> None:
+    assert number.quality(412_305, "bytes") == "412,305"
+
+
+def test_gains_of_metrics_of_about_one_have_as_many_places_as_each_other() -> None:
+    assert [number.gain(value, "bits_per_byte") for value in (0.1012, -0.00761, 0.0)] == [
+        "+0.1012",
+        "−0.0076",
+        "0.0000",
+    ]
+    assert number.gain(None, "spearman") == "–"
+    assert number.gain_unit("document_bits_per_byte") == "bits per byte"
+    assert number.gain_unit("spearman") == "Spearman"
+
+
+def test_which_way_is_better_follows_from_the_name() -> None:
+    lower = ("bits_per_byte", "token_perplexity", "nats_per_token", "negative_log_likelihood", "kl_to_teacher")
+    assert all(map(number.is_lower_better, (*lower, "expected_calibration_error", "brier_score")))
+    assert not any(map(number.is_lower_better, ("accuracy", "spearman", "hit_at_1", "agreement_with_teacher")))
+
+
 def test_a_second_digit_only_where_there_are_examples_for_it() -> None:
     assert number.digits_for(1078) == 1
     assert number.digits_for(10_000) == 2
@@ -110,3 +152,9 @@ def test_a_second_digit_only_where_there_are_examples_for_it() -> None:
 def test_names_of_metrics() -> None:
     assert number.metric_name("negative_log_likelihood") == "negative log-likelihood"
     assert number.metric_name("kl_to_teacher") == "KL to teacher"
+    assert number.metric_name("entity_f1") == "entity F1"
+    assert [number.metric_title(name) for name in ("negative_log_likelihood", "kl_to_teacher", "chrf")] == [
+        "Negative log-likelihood",
+        "KL to teacher",
+        "chrF",
+    ]

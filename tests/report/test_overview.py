@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from distil.report.overview import mean_metric, quality_range, rows, wilson_interval
+from distil.report.overview import has_calibration, mean_metric, quality_range, rows, wilson_interval
 from distil.report.record import RunRecord
 
 
@@ -75,3 +75,37 @@ def test_a_metric_that_is_no_accuracy_has_no_wilson_interval(record: RunRecord) 
 def test_the_mean_leaves_out_what_was_not_measured(record: RunRecord) -> None:
     assert mean_metric(record.arms["distilled"].values(), "no such metric") is None
     assert mean_metric(record.teachers.values(), "accuracy") == pytest.approx(0.9972, abs=1e-3)
+
+
+def test_references_come_last_with_their_quality_and_their_note(text_record: RunRecord, record: RunRecord) -> None:
+    last = rows(text_record)[-2:]
+    assert [(row.label, row.role, row.quality) for row in last] == [
+        ("majority class", "reference", "50.9%"),
+        ("TF-IDF and logistic regression", "reference", "82.3%"),
+    ]
+    assert last[0].note == "Always the most frequent class."
+    assert all(row.is_reference and not row.latency and not row.size for row in last)
+    assert not any(row.is_reference for row in rows(record))
+
+
+def test_only_where_a_model_has_a_calibration_error_it_has_a_column(
+    record: RunRecord, text_record: RunRecord, language_record: RunRecord
+) -> None:
+    assert has_calibration(rows(record))
+    assert has_calibration(rows(text_record))
+    assert not has_calibration(rows(language_record))
+
+
+def test_qualities_of_a_language_model_are_numbers(language_record: RunRecord) -> None:
+    teacher, student, *_ = rows(language_record)
+    assert float(teacher.quality) == pytest.approx(2.5 - 1.4 * 1075 / 1078, abs=5e-4)
+    assert teacher.range == ""
+    assert teacher.role == "539 texts"
+    assert len(student.quality) == len("1.234")
+
+
+def test_the_artefact_of_a_run_without_its_metric_has_a_dash(text_record: RunRecord) -> None:
+    exports = tuple(
+        replace(each, parity=replace(each.parity, metric=None)) for each in text_record.exports if each.parity
+    )
+    assert rows(replace(text_record, exports=exports))[2].quality == "–"

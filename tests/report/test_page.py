@@ -12,6 +12,7 @@ import pytest
 from distil.report.html import write_report
 
 from .run_directory_fixture import HOSTILE, write_run
+from .text_run_fixture import write_language_model_run, write_text_classification_run
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra distil[test]")
 
@@ -113,6 +114,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "bare": write_report(
             write_run(root / "bare", verdict="NOT TESTED", seeds=(0,), exports=False, gallery=False, summary=False)
         ),
+        "reviews": write_report(write_text_classification_run(root / "reviews")),
+        "stories": write_report(write_language_model_run(root / "stories", verdict="WORSE")),
     }
 
 
@@ -138,7 +141,7 @@ def show(browser: Any) -> Iterator[Any]:
         context.close()
 
 
-@pytest.mark.parametrize("name", ["hostile", "many", "long", "bare"])
+@pytest.mark.parametrize("name", ["hostile", "many", "long", "bare", "reviews", "stories"])
 def test_the_page_is_quiet(show: Any, reports: dict[str, Path], name: str) -> None:
     """No console message (a refused style or script would be one), no request but the page, no dialog."""
     seen = show(reports[name])
@@ -154,6 +157,13 @@ def test_a_hostile_class_is_shown_as_text(show: Any, reports: dict[str, Path]) -
     assert seen.page.locator("img:not([src^='data:image/png;base64,'])").count() == 0
     assert seen.page.locator("img").count() == 4
     assert seen.page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth === 8)")
+
+
+def test_a_hostile_text_is_shown_as_text(show: Any, reports: dict[str, Path]) -> None:
+    seen = show(reports["reviews"])
+    assert HOSTILE in seen.page.locator("blockquote").first.inner_text()
+    assert seen.page.locator("img").count() == 0
+    assert seen.dialogs == []
 
 
 def test_the_policy_refuses_a_style_attribute_and_a_script(show: Any, reports: dict[str, Path]) -> None:
@@ -174,7 +184,7 @@ def test_the_policy_refuses_a_style_attribute_and_a_script(show: Any, reports: d
 
 
 @pytest.mark.parametrize("is_open", [False, True])
-@pytest.mark.parametrize("name", ["hostile", "many", "long", "bare"])
+@pytest.mark.parametrize("name", ["hostile", "many", "long", "bare", "reviews", "stories"])
 def test_nothing_is_wider_than_the_screen(show: Any, reports: dict[str, Path], name: str, is_open: bool) -> None:
     page = show(reports[name]).page
     page.evaluate("(open) => document.querySelectorAll('details').forEach((each) => { each.open = open; })", is_open)
@@ -183,7 +193,7 @@ def test_nothing_is_wider_than_the_screen(show: Any, reports: dict[str, Path], n
         assert page.evaluate("document.documentElement.scrollWidth") <= width, width
 
 
-@pytest.mark.parametrize("name", ["hostile", "many", "long", "bare"])
+@pytest.mark.parametrize("name", ["hostile", "many", "long", "bare", "reviews", "stories"])
 def test_text_in_charts_is_neither_clipped_nor_overlapping(show: Any, reports: dict[str, Path], name: str) -> None:
     page = show(reports[name]).page
     for width in WIDTHS:
@@ -204,7 +214,7 @@ def test_text_in_charts_stays_readable(show: Any, reports: dict[str, Path], widt
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["hostile", "bare"])
+@pytest.mark.parametrize("name", ["hostile", "bare", "reviews", "stories"])
 def test_text_has_contrast(show: Any, reports: dict[str, Path], name: str, scheme: str) -> None:
     ratio, text = show(reports[name], scheme=scheme).page.evaluate(CONTRAST)
     assert ratio >= LEAST_CONTRAST, text

@@ -75,3 +75,12 @@ def test_labels_of_two_groups_share_places_where_they_would_meet(record: RunReco
     marks = quality_chart(replace(record, verdict=verdict, teachers={name: near})).marks
     heights = sorted(mark.label_y for mark in marks)
     assert all(after - before >= LABEL_GAP - 0.2 for before, after in pairwise(heights))
+
+
+def test_of_a_metric_that_is_to_be_low_the_better_is_lower(record: RunRecord, language_record: RunRecord) -> None:
+    chart = quality_chart(language_record)
+    marks = {mark.series.name: mark for mark in chart.marks}
+    assert marks["teacher"].y > marks["distilled"].y > marks["label-smoothing"].y
+    assert marks["teacher"].whisker is None
+    assert (chart.y_label, chart.good) == ("Bits per byte, lower is better", "small and low")
+    assert (quality_chart(record).y_label, quality_chart(record).good) == ("Accuracy", "small and high")

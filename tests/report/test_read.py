@@ -13,6 +13,7 @@ from distil.report.read import read_run
 from distil.report.record import RunRecord
 
 from .run_directory_fixture import EPOCHS, HOSTILE, NUM_TEST, change_json, write_run
+from .text_run_fixture import write_language_model_run, write_text_classification_run
 
 
 @pytest.fixture
@@ -157,3 +158,36 @@ def test_a_confusion_that_does_not_fit_the_classes_is_refused(own: Path) -> None
 def test_the_room_imports_no_torch() -> None:
     code = "import sys, distil.report.html, distil.report.card; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_texts_add_is_read(text_record: RunRecord, record: RunRecord) -> None:
+    assert {name: each.value for name, each in text_record.verdict.baselines.items()} == {
+        "majority class": 0.509,
+        "TF-IDF and logistic regression": 0.823,
+    }
+    assert text_record.summary is not None
+    assert [each.interval for each in text_record.summary.slices] == [(0.014, 0.088), (-0.061, 0.02), None]
+    assert text_record.gallery is not None
+    assert HOSTILE in (text_record.gallery.examples[0].text or "")
+    assert text_record.has_huggingface_folder
+    assert text_record.latency_input == "one text of 32 tokens"
+    assert (record.verdict.baselines, record.has_huggingface_folder) == ({}, False)
+    assert record.latency_input == "one image"
+
+
+def test_a_task_without_classes_has_no_confusion(language_record: RunRecord) -> None:
+    assert language_record.student.evaluation.confusion == ()
+    assert not language_record.verdict.higher_is_better
+
+
+def test_a_task_with_classes_may_have_no_confusion_if_an_example_has_several(tmp_path: Path) -> None:
+    root = write_language_model_run(tmp_path / "run")
+    change_json(root / "data.json", task="token-classification", class_names=["O", "B-PER"])
+    assert read_run(root).student.evaluation.confusion == ()
+
+
+def test_one_class_for_each_text_needs_its_confusion(tmp_path: Path) -> None:
+    root = write_text_classification_run(tmp_path / "run")
+    change_json(root / "arms" / "scratch" / "seed-0" / "evaluation.json", confusion=[])
+    with pytest.raises(IntegrityError, match="not 2 x 2"):
+        read_run(root)

@@ -41,6 +41,15 @@ def test_a_dot_for_each_trial_that_came_through_higher_is_better(tuned: RunRecor
     assert "3 trials on validation, 1 stopped early, 12 s" in panel.note
 
 
+def test_a_metric_that_is_to_be_low_is_shown_as_it_is(language_record: RunRecord) -> None:
+    """Trials are rated such that higher is better: 1.2 bits per byte are rated -1.2."""
+    trials = [trial(0.1, -1.3), trial(0.2, -1.2)]
+    tuning = {"metric": "bits_per_byte", "arms": {"scratch": TUNED | {"trials": trials}}}
+    (panel,) = sensitivity_panels(replace(language_record, tuning=tuning))
+    assert [dot.value for dot in panel.dots] == ["1.300", "1.200"]
+    assert panel.dots[0].y < panel.dots[1].y
+
+
 def test_words_have_no_curve(tuned: RunRecord) -> None:
     arm = next(iter(tuned.arms))
     words = {

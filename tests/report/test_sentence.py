@@ -108,3 +108,51 @@ def test_a_note_whose_fact_has_its_own_place_is_not_said_twice(record: RunRecord
 def test_the_teachers_mistakes_are_counted(record: RunRecord) -> None:
     assert sentence.teacher_mistakes(record) == 3
     assert sentence.teacher_mistakes(replace(record, teachers={})) is None
+
+
+def test_a_metric_that_is_to_be_low_is_lower_or_higher(language_record: RunRecord) -> None:
+    better = replace(
+        language_record.verdict, difference=0.12, interval=(0.1, 0.14), seed_interval=(-0.01, 0.25), test_examples=500
+    )
+    assert sentence.difference(better) == "0.1200 bits per byte lower"
+    assert sentence.intervals(better, "test texts") == (
+        "95% interval 0.1000 to 0.1400 lower over 500 test texts; 0.0100 higher to 0.2500 lower over 5 seeds"
+    )
+    worse = replace(better, difference=-0.12, interval=(-0.14, -0.1), seed_interval=None)
+    assert sentence.difference(worse) == "0.1200 bits per byte higher"
+    assert (sentence.intervals(worse) or "").startswith("95% interval 0.1000 to 0.1400 higher over 500 test examples;")
+
+
+def test_an_interval_may_end_at_zero(language_record: RunRecord) -> None:
+    verdict = replace(language_record.verdict, interval=(-0.1, 0.0), seed_interval=None)
+    assert (sentence.intervals(verdict) or "").startswith("95% interval 0.0000 to 0.1000 higher over")
+
+
+def test_signs_are_explained_the_way_they_were_subtracted(record: RunRecord, language_record: RunRecord) -> None:
+    assert sentence.subtraction(record.verdict).startswith("Distilled minus control in percentage points, positive")
+    assert sentence.subtraction(language_record.verdict).startswith(
+        "Control minus distilled in bits per byte, positive"
+    )
+
+
+def test_the_comparison_says_that_lower_is_better(record: RunRecord, language_record: RunRecord) -> None:
+    assert (sentence.comparison(language_record.verdict) or "").endswith("the best control; lower is better.")
+    assert "lower" not in (sentence.comparison(record.verdict) or "")
+
+
+def test_a_language_model_counts_texts_and_not_labels(language_record: RunRecord) -> None:
+    assert sentence.label_budget(language_record) == (
+        "Students had 100 texts, the teacher 539: part of any gain is what the teacher learned from texts that the "
+        "students never saw."
+    )
+
+
+def test_what_could_have_been_shown_has_no_sign(language_record: RunRecord) -> None:
+    verdict = replace(language_record.verdict, verdict="INCONCLUSIVE")
+    assert sentence.meaning(verdict).endswith("It could have shown a difference of 0.0168 bits per byte or more.")
+
+
+def test_the_speed_up_on_texts_names_their_length(text_record: RunRecord) -> None:
+    assert sentence.faster(text_record) == (
+        "It answers 4.12 times (3.80 to 4.40) faster than the teacher on texts of 32 tokens."
+    )

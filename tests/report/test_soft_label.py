@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from distil.report.record import Gallery, GalleryExample, RunRecord
-from distil.report.soft_label import MOST_ROWS, cards, columns
+from distil.report.soft_label import LONGEST_TEXT, MOST_ROWS, cards, columns
 
 
 def with_example(record: RunRecord, *, label: int, control: tuple[float, ...] | None = None) -> RunRecord:
@@ -51,3 +51,13 @@ def test_columns_name_the_temperature(record: RunRecord) -> None:
 def test_without_a_gallery_there_is_nothing(bare_record: RunRecord) -> None:
     assert cards(bare_record) == ()
     assert columns(bare_record) == ()
+
+
+def test_a_text_stands_in_the_place_of_the_picture_and_a_long_one_is_shortened(text_record: RunRecord) -> None:
+    first, second, long, _ = cards(text_record)
+    assert first.image is None
+    assert (first.text or "").startswith("A quiet film")
+    assert second.text == "Not bad at all."
+    assert long.text is not None
+    assert long.text.endswith("…")
+    assert len(long.text) <= LONGEST_TEXT

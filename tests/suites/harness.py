@@ -52,7 +52,10 @@ class TargetFeed(Feed):
 
 
 def with_targets(batch: Batch, kind: str) -> Batch:
-    """For multi-label: the class and whether the image is bright; for regression: mean brightness of ten row pairs."""
+    """For multi-label: the class and whether the image is bright; for regression: mean brightness of ten row pairs.
+
+    For embeddings as for regression: a teacher learns to place images by them, and terms do not look at them.
+    """
     if kind == "classes":
         return batch
     pixels, labels = batch.inputs["student"], batch.targets[TASK]
@@ -117,6 +120,7 @@ def _taught(make: Callable[[], nn.Module], targets: str) -> nn.Module:
         "classes": torch.nn.functional.cross_entropy,
         "multi-label": torch.nn.functional.binary_cross_entropy_with_logits,
         "regression": torch.nn.functional.mse_loss,
+        "embeddings": torch.nn.functional.mse_loss,
     }[targets]
     model = build(make, seed=7).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)

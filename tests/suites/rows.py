@@ -16,8 +16,8 @@ from distil.objective.term_config import TermConfig
 CLASSES = 10
 
 
-def convnet(*widths: int) -> Callable[[], nn.Module]:
-    return lambda: ConvNet(channels=1, widths=widths, num_classes=CLASSES, dropout=0.0)
+def convnet(*widths: int, num_outputs: int = CLASSES) -> Callable[[], nn.Module]:
+    return lambda: ConvNet(channels=1, widths=widths, num_classes=num_outputs, dropout=0.0)
 
 
 def mlp(*widths: int) -> Callable[[], nn.Module]:
@@ -37,6 +37,8 @@ SMALL, LARGE, TRANSFORMER = convnet(4, 8), convnet(8, 16), vit(width=24, depth=3
 
 SMALL_VIT, LARGE_VIT = vit(width=24, depth=2, heads=3), vit(width=36, depth=3, heads=3)
 OTHER_HEADS = vit(width=24, depth=2, heads=2)
+
+TWO_TEXTS = convnet(4, 8, num_outputs=2 * CLASSES)  # the embeddings of two, side by side
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def build(make: Callable[[], nn.Module], *, seed: int) -> nn.Module:
 
 ROWS: dict[str, Row] = {
     "smoothed-labels": Row(settings={"noise": "sampled"}, random=True),
+    "binary-labels": Row(targets="multi-label"),
     "true-labels": Row(),
     "hints": Row(),
     "feature-cosine": Row(identity=True),
@@ -132,4 +135,6 @@ ROWS: dict[str, Row] = {
     "attentive-imitation": Row(targets="regression"),
     "top-k": Row(identity=True),
     "sampled": Row(random=True),
+    "embedding-mse": Row(identity=True, symmetric=True, unlike=(TWO_TEXTS, TRANSFORMER), targets="embeddings"),
+    "embedding-contrast": Row(unlike=(TWO_TEXTS, TRANSFORMER), targets="embeddings"),
 }

@@ -14,7 +14,7 @@ from distil.core.events import read_events
 from distil.core.interruption import Interruption
 from distil.core.placement import Placement, place
 from distil.core.seeds import derive
-from distil.data.example import Examples
+from distil.data.example import Examples, ImageExamples
 from distil.data.feed import Feed
 from distil.data.view import View
 from distil.knowledge.response import KeptKnowledge, NoKnowledge, Responses
@@ -41,7 +41,7 @@ def examples() -> Examples:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (50, 1, 4, 4), dtype=torch.uint8, generator=generator)
     labels = (images.float().mean(dim=(1, 2, 3)) > 127).long() + torch.arange(50) % 2
-    return Examples(ids=torch.arange(50), images=images, labels=labels, class_names=("a", "b", "c"))
+    return ImageExamples(ids=torch.arange(50), images=images, labels=labels, class_names=("a", "b", "c"))
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -248,7 +248,7 @@ def test_17_the_student_trains_in_train_mode_after_every_validation(
 
     def validate(candidate: nn.Module) -> dict[str, float]:
         from distil.data.feed import evaluation_batches
-        from distil.tasks.image_classification import validation_metrics
+        from distil.tasks.classification import validation_metrics
         from distil.tasks.score import score
 
         return validation_metrics(score(candidate, evaluation_batches(examples, views={"m": VIEW}), view="m"))
@@ -603,7 +603,7 @@ def test_frozen_layers_keep_their_bits_weights_and_buffers(
 
 def _scored(model: nn.Module, examples: Examples) -> dict[str, float]:
     from distil.data.feed import evaluation_batches
-    from distil.tasks.image_classification import validation_metrics
+    from distil.tasks.classification import validation_metrics
     from distil.tasks.score import score
 
     return validation_metrics(score(model, evaluation_batches(examples, views={"m": VIEW}), view="m"))

@@ -1,82 +1,101 @@
 """What will it cost in time, memory and disk, against what is free?"""
 
+import copy
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from distil.check.finding import Finding
+from distil.check.student import VIEW
 from distil.check.teacher import Candidate
 from distil.core.seeds import derive
-from distil.data.batch import Batch
-from distil.data.example import Examples, Splits
+from distil.data.example import Examples, ImageExamples, Splits, TextExamples
 from distil.data.feed import Feed
-from distil.models.describe import ModelDescription
-from distil.models.tap import Outputs, Tap, Taps, tap_shape
+from distil.models.tap import Taps
 from distil.objective.objective import Objective
 from distil.recipe.recipe import ResolvedRecipe, TrainStage
-from distil.tasks.network import Network, build_network
+from distil.tasks.network import Network
+from distil.tasks.task import Task
 from distil.train.optimizer import make_optimizer
 
-MOST_SECONDS_OF_TIMING = 5.0
+MOST_SECONDS_OF_TIMING = 2.0
+ENOUGH_SECONDS_OF_TIMING = 0.5  # once three steps are done
 OPTIMIZER_STATES = 3  # gradient and two moments, each as large as the weights
 CHECKPOINTS = 2
+BYTES_OF_TOKEN = 120  # that a tokenizer says about it
 
 
 def check_cost(
-    recipe: ResolvedRecipe, students: Mapping[str, Network], teachers: Mapping[str, Candidate], splits: Splits
+    recipe: ResolvedRecipe,
+    students: Mapping[str, Network],
+    teachers: Mapping[str, Candidate],
+    splits: Splits,
+    task: Task,
 ) -> Iterator[Finding]:
     """Time by timing a few steps of each training; memory and disk by counting."""
     seconds = {
         f"teacher {name}": sum(
-            _training_seconds(stage, _trainable(candidate, splits), teachers, splits.train)
+            _training_seconds(stage, _trainable(candidate), teachers, splits.train, task)
             for stage in candidate.config.stages
         )
         for name, candidate in teachers.items()
         if candidate.config.stages is not None
     }
     for name, arm in recipe.arms.items():
-        each = sum(_training_seconds(stage, students[name], teachers, splits.students) for stage in arm.stages)
+        each = sum(_training_seconds(stage, students[name], teachers, splits.students, task) for stage in arm.stages)
         seconds[f"arm {name} ({len(recipe.seeds)} seeds)"] = each * len(recipe.seeds)
     parts = ", ".join(f"{name} {_duration(value)}" for name, value in seconds.items())
     yield Finding("fine", f"time: about {_duration(sum(seconds.values()))} of training ({parts})")
-    yield _compare("memory", _memory(students, teachers, splits), _free_memory(), "use smaller models or batches")
+    needed = _memory(students, teachers, splits, task)
+    yield _compare("memory", needed, _free_memory(), "use smaller models or batches")
     yield _compare("disk", _disk(recipe, students, teachers), shutil.disk_usage(Path.cwd()).free, "make room")
 
 
-def _trainable(candidate: Candidate, splits: Splits) -> Network:
+def _trainable(candidate: Candidate) -> Network:
     """A copy of a teacher whose weights are not frozen."""
-    config = candidate.config
-    return build_network(config.model, config.inputs, examples=splits.train, seed=derive("check"))
+    candidate.frozen.close()
+    network = candidate.network
+    return Network(copy.deepcopy(network.model).requires_grad_(True), network.view, network.description)
 
 
 def _training_seconds(
-    stage: TrainStage, network: Network, teachers: Mapping[str, Candidate], examples: Examples
+    stage: TrainStage, network: Network, teachers: Mapping[str, Candidate], examples: Examples, task: Task
 ) -> float:
     training = stage.training
     described = {name: candidate.network.description for name, candidate in teachers.items()}
-    objective = Objective(stage.objective).bind(network.description, described, num_ids=int(examples.ids.max()) + 1)
+    objective = Objective(stage.objective, view=VIEW).bind(
+        network.description, described, num_ids=int(examples.ids.max()) + 1
+    )
     asked = objective.requires.teacher_taps
-    views = {"student": network.view} | {name: teachers[name].network.view for name in asked}
+    views = {VIEW: network.view} | {name: teachers[name].network.view for name in asked}
     feed = Feed(
         examples,
         views=views,
         batch_size=training.batch_size,
         augmentation=training.augmentation,
+        targets=task.targets,
         seed=derive("check"),
     )
     optimizer = make_optimizer([network.model.train(), objective.module], training.optimizer)
-    keeps = not training.augmentation
+    # layers of texts are of all lengths, and answers for every token too many to keep
+    of_tokens = task.answers_for_tokens or (isinstance(examples, TextExamples) and any(asked.values()))
+    keeps = not training.augmentation and not of_tokens
+
+    # kept answers cost no time, whatever they say
+    first = feed.batch(0)
+    kept = {name: teachers[name].frozen.observe(first, taps) for name, taps in asked.items()}
 
     def step(number: int) -> None:
         batch = feed.batch(number)
+        rows = torch.arange(len(batch))
         knowledge = {
-            name: _zeros(described[name], batch, taps) if keeps else teachers[name].frozen.observe(batch, taps)
+            name: kept[name].rows(rows) if keeps else teachers[name].frozen.observe(batch, taps)
             for name, taps in asked.items()
         }
-        said = ours.observe(network.model, batch.inputs["student"])
+        said = ours.observe(network.model, batch.inputs[VIEW])
         objective(said, knowledge, batch, objective.counts(batch)).total.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -88,27 +107,32 @@ def _training_seconds(
     return each * feed.steps_per_epoch * training.epochs
 
 
-def _zeros(teacher: ModelDescription, batch: Batch, taps: Sequence[Tap]) -> Outputs:
-    """In place of kept answers, which cost no time."""
-    values = {tap: torch.zeros(len(batch), *tap_shape(tap, teacher)) for tap in taps}
-    return Outputs(torch.zeros(len(batch), teacher.num_classes), values)
-
-
 def _seconds_each(step: Callable[[int], None]) -> float:
     step(0)
     start, done = time.perf_counter(), 0
-    while done < 3 or (done < 30 and time.perf_counter() - start < MOST_SECONDS_OF_TIMING / 10):
+    while done < 30:
+        spent = time.perf_counter() - start
+        if (done and spent > MOST_SECONDS_OF_TIMING) or (done >= 3 and spent > ENOUGH_SECONDS_OF_TIMING):
+            break
         done += 1
         step(done)
     return (time.perf_counter() - start) / done
 
 
-def _memory(students: Mapping[str, Network], teachers: Mapping[str, Candidate], splits: Splits) -> int:
-    data = splits.train.images.numel() * 2
-    kept = len(splits.train) * splits.train.num_classes * 4 * len(teachers)
+def _memory(students: Mapping[str, Network], teachers: Mapping[str, Candidate], splits: Splits, task: Task) -> int:
+    numbers = 0 if task.answers_for_tokens else sum(each.network.description.num_classes for each in teachers.values())
+    data, kept = _size_of_data(splits.train), len(splits.train) * numbers * 4
     student = max(network.description.size_bytes for network in students.values())
     teacher = sum(candidate.network.description.size_bytes for candidate in teachers.values())
     return data + kept + (student + teacher) * (1 + OPTIMIZER_STATES)
+
+
+def _size_of_data(examples: Examples) -> int:
+    """Images with their input tensors; texts with their tokens, each of about four characters."""
+    if isinstance(examples, ImageExamples):
+        return examples.images.numel() * 2
+    assert isinstance(examples, TextExamples)
+    return sum(len(each) for each in examples.contents()) * (1 + BYTES_OF_TOKEN // 4)
 
 
 def _disk(recipe: ResolvedRecipe, students: Mapping[str, Network], teachers: Mapping[str, Candidate]) -> int:

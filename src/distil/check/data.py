@@ -3,20 +3,23 @@
 from collections.abc import Iterator
 
 from distil.check.finding import Finding
-from distil.data.example import Examples, Splits
+from distil.data.example import Examples, Splits, TextExamples
+from distil.tasks.classification import Classification, ImageClassification
+from distil.tasks.task import Task
 
 
-def check_data(splits: Splits) -> Iterator[Finding]:
-    """Sizes, labels, and images that stand on both sides of a split."""
+def check_data(splits: Splits, task: Task | None = None) -> Iterator[Finding]:
+    """Sizes, labels, and images or texts that stand on both sides of a split; without a task, of image classes."""
     validation = len(splits.validation) if splits.validation is not None else 0
     labelled = int(splits.students.labelled.sum())
+    classes = f"; {splits.train.num_classes} classes" if splits.train.num_classes else ""
     yield Finding(
         "fine",
         f"data: {splits.source}; {len(splits.train)} training examples ({labelled} labelled for students), "
-        f"{validation} validation, {len(splits.test)} test; {splits.train.num_classes} classes",
+        f"{validation} validation, {len(splits.test)} test{classes}",
     )
     yield from _overlaps(splits)
-    rare = _rare_classes(splits.students)
+    rare = _rare_classes(splits.students) if isinstance(task or ImageClassification(), Classification) else []
     if rare:
         yield Finding(
             "suspicious",
@@ -34,17 +37,18 @@ def check_data(splits: Splits) -> Iterator[Finding]:
 
 
 def _overlaps(splits: Splits) -> Iterator[Finding]:
+    one, same = ("text", "the same texts") if isinstance(splits.train, TextExamples) else ("image", "the same pixels")
     known = [("training", splits.train)] + ([("validation", splits.validation)] if splits.validation else [])
-    found = [(f"{name} and test", splits.test.count_shared_images(examples)) for name, examples in known]
+    found = [(f"{name} and test", splits.test.count_shared(examples)) for name, examples in known]
     if splits.validation is not None:
-        found.append(("training and validation", splits.validation.count_shared_images(splits.train)))
-    shared = [f"{count} images of {names}" for names, count in found if count]
+        found.append(("training and validation", splits.validation.count_shared(splits.train)))
+    shared = [f"{count} {one}s of {names}" for names, count in found if count]
     if not shared:
-        yield Finding("fine", "no image stands in two splits")
+        yield Finding("fine", f"no {one} stands in two splits")
         return
     yield Finding(
         "suspicious",
-        f"the same pixels stand in two splits: {', '.join(shared)}",
+        f"{same} stand in two splits: {', '.join(shared)}",
         why="what is measured on them is memory, not generalisation",
         remedy="remove the copies from the source, or split by what makes them alike",
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from distil.check.student import arms_by_student
 from distil.core.config import PlacementConfig
 from distil.core.errors import ModelError, RecipeError
 from distil.core.placement import place
@@ -18,6 +19,8 @@ from distil.models.tap_config import Take
 from distil.objective.alignment import auto_pairs
 from distil.recipe.recipe import Recipe
 from distil.recipe.resolve import resolve
+from distil.tasks.choice import make_task
+from distil.tasks.cut import build_student
 from distil.tasks.network import build_network
 
 TAKES: tuple[Take, ...] = ("output", "pre-activation", "attention")
@@ -46,19 +49,35 @@ def inspect_recipe(recipe: Recipe) -> Inspection:
         DistilError: the recipe, its data or a model cannot be used.
     """
     resolved = resolve(recipe)
+    task = make_task(next(iter(resolved.tasks.values())))
     with place(PlacementConfig(device="cpu", threads=resolved.placement.threads)):
         examples = load_splits(resolved.data).train
-        teachers = {
+        networks = {
             name: build_network(
-                config.model, config.inputs, examples=examples, seed=derive("inspect"), who=f"teachers.{name}"
-            ).description
+                config.model,
+                config.inputs,
+                examples=examples,
+                seed=derive("inspect"),
+                task=task,
+                who=f"teachers.{name}",
+            )
             for name, config in resolved.teachers.items()
         }
         students: dict[str, ModelDescription] = {}
-        for name, arm in resolved.arms.items():
-            network = build_network(arm.student.model, arm.student.inputs, examples=examples, seed=derive("inspect"))
+        for student, arms in arms_by_student(resolved):
+            network = build_student(
+                student.model,
+                student.from_teacher,
+                student.inputs,
+                teachers=networks,
+                teacher=student.teacher,
+                examples=examples,
+                seed=derive("inspect"),
+                task=task,
+            )
             if network.description not in students.values():
-                students["student" if not students else f"student ({name})"] = network.description
+                students["student" if not students else f"student ({arms[0]})"] = network.description
+    teachers = {name: network.description for name, network in networks.items()}
     maps = {
         f"{student} <- {teacher}": _maps(students[student], teachers[teacher])
         for student in students

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from distil.check.finding import Finding
+from distil.check.student import VIEW
 from distil.check.teacher import Candidate
 from distil.core.seeds import derive
 from distil.data.batch import Batch
+from distil.data.config import TextConfig
 from distil.data.example import Splits
 from distil.data.feed import Feed
 from distil.knowledge.response import Responses, looks_like_probabilities
@@ -18,15 +20,15 @@ from distil.objective.objective import BoundObjective, Objective
 from distil.recipe.recipe import Arm, ResolvedRecipe, TrainStage
 from distil.recipe.resolve import changed_keys
 from distil.tasks.network import Network
+from distil.tasks.task import Task
 from distil.train.freezing import freeze
 
-VIEW = "student"
 TOO_UNEQUAL = 1_000
 MANY_EPOCHS = 100
 
 
 def check_objective(
-    where: str, stage: TrainStage, network: Network, teachers: Mapping[str, Candidate], splits: Splits
+    where: str, stage: TrainStage, network: Network, teachers: Mapping[str, Candidate], splits: Splits, task: Task
 ) -> Iterator[Finding]:
     """The size of every term and of its gradient at the student's initial weights, on one batch.
 
@@ -35,20 +37,27 @@ def check_objective(
         CompatibilityError: a term cannot be computed for these networks.
     """
     freeze(network.model, stage.freeze)()
-    objective = Objective(stage.objective).bind(
+    objective = Objective(stage.objective, view=VIEW).bind(
         network.description,
         {name: candidate.network.description for name, candidate in teachers.items()},
         num_ids=int(splits.train.ids.max()) + 1,
     )
     views = {VIEW: network.view} | {name: candidate.network.view for name, candidate in teachers.items()}
-    feed = Feed(splits.students, views=views, batch_size=stage.training.batch_size, seed=derive("check"))
+    feed = Feed(
+        splits.students,
+        views=views,
+        batch_size=stage.training.batch_size,
+        order=stage.training.order,
+        targets=task.targets,
+        seed=derive("check"),
+    )
     batch = feed.batch(0)
     knowledge = {
         name: teachers[name].frozen.observe(batch, taps) for name, taps in objective.requires.teacher_taps.items()
     }
     untrained = [name for name in objective.requires.teacher_outputs if not teachers[name].has_weights]
     with torch.no_grad():
-        if looks_like_probabilities(network.model.eval()(batch.inputs[VIEW])):
+        if task.target != "embeddings" and looks_like_probabilities(network.model.eval()(batch.inputs[VIEW])):
             yield Finding(
                 "wrong",
                 "student: its outputs are probabilities (0 to 1, sum 1), not logits",
@@ -85,8 +94,9 @@ def check_arms(recipe: ResolvedRecipe) -> Iterator[Finding]:
             why="with fewer than five the interval over seeds is wide, and a real difference may stay INCONCLUSIVE",
             remedy="set seeds: 5 for a result you want to rely on",
         )
+    of_texts = isinstance(recipe.data, TextConfig)
     for name, arm in recipe.arms.items():
-        yield from _training_habits(name, arm)
+        yield from _training_habits(name, arm, "text" if of_texts else "image")
 
 
 def _differences(distilled: Mapping[str, Any], control: Arm) -> str:
@@ -94,15 +104,15 @@ def _differences(distilled: Mapping[str, Any], control: Arm) -> str:
     return "; ".join(change for change in changes if not change.startswith("control:")) or "nothing"
 
 
-def _training_habits(name: str, arm: Arm) -> Iterator[Finding]:
+def _training_habits(name: str, arm: Arm, one: str) -> Iterator[Finding]:
     taught = [s.training for s in arm.stages if any(term.needs_teacher for term in s.objective.values())]
     for training in (each for each in taught if not each.augmentation and each.epochs > MANY_EPOCHS):
         yield Finding(
             "suspicious",
-            f"arm {name}: {training.epochs} epochs on unchanged images",
-            why="a patient student gains more from new views of each image than from the same answers again "
+            f"arm {name}: {training.epochs} epochs on unchanged {one}s",
+            why=f"a patient student gains more from new views of each {one} than from the same answers again "
             "(arXiv:2106.05237)",
-            remedy="add training.augmentation; teacher and student then see the same changed image",
+            remedy=f"add training.augmentation; teacher and student then see the same changed {one}",
         )
 
 

@@ -1,35 +1,38 @@
-"""Does the teacher know what it is asked, and does asking leave it as it is?"""
+"""Are a teacher's outputs what losses take, and does asking leave it as it is? ``quality`` says how much it knows."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import nn
 
 from distil.check.finding import Finding
 from distil.core.seeds import derive
 from distil.data.batch import Batch
-from distil.data.example import Examples, Splits
-from distil.data.feed import evaluation_batches
+from distil.data.example import Examples, Splits, TextExamples
 from distil.knowledge.response import looks_like_probabilities
 from distil.knowledge.teacher import FrozenTeacher, class_order
+from distil.models.config import ModelConfig
+from distil.models.huggingface_network import HuggingFaceNetwork
+from distil.models.text_config import HuggingFaceModelConfig
 from distil.objective.config import Term
 from distil.objective.objective import Objective
 from distil.objective.response_config import SoftTargets
 from distil.recipe.recipe import Teacher
 from distil.tasks.network import Network, build_network
 from distil.tasks.score import score
+from distil.tasks.side import Sides
+from distil.tasks.task import Task
 
-EXAMPLES = 2_000
 IDENTITY_BOUND = 1e-4  # nats: what float32 leaves of a divergence that is 0
+TEXTS = 16
+FEW_TEXTS = 2  # where outputs are for tokens, of which a vocabulary of scores each is held
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A teacher as the recipe has it, built and frozen; trained only where the recipe names weights."""
+    """A teacher as the recipe has it, built and frozen; trained only where it comes with weights."""
 
     name: str
     config: Teacher
@@ -38,17 +41,45 @@ class Candidate:
     class_order: list[int] | None
 
     @property
+    def published(self) -> bool:
+        return is_published(self.config.model)
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Weights of a published model that were not published and have been drawn at random."""
+        parts = list(self.network.model.modules())
+        names = [name for each in parts if isinstance(each, HuggingFaceNetwork) for name in each.drawn]
+        new = ["projection" for each in parts if isinstance(each, Sides) and isinstance(each.projection, nn.Linear)]
+        return (*names, *new)
+
+    @property
     def has_weights(self) -> bool:
-        return self.config.weights is not None
+        """Whether it knows something before it is trained here."""
+        return self.config.weights is not None or (self.published and not self.drawn)
+
+    @property
+    def is_trained_here(self) -> bool:
+        return self.config.stages is not None
 
 
-def build_candidate(name: str, config: Teacher, splits: Splits) -> Candidate:
+def called(teacher: str) -> str:
+    """The words for a teacher inside a sentence."""
+    return "the teacher" if teacher == "teacher" else f"the teacher {teacher}"
+
+
+def is_published(model: ModelConfig | None) -> bool:
+    """Whether it is a model that brings weights along."""
+    return isinstance(model, HuggingFaceModelConfig) and model.config is None
+
+
+def build_candidate(name: str, config: Teacher, splits: Splits, task: Task) -> Candidate:
     """The teacher of a recipe on the CPU."""
     network = build_network(
         config.model,
         config.inputs,
         examples=splits.train,
         seed=derive("check", name),
+        task=task,
         weights=config.weights,
         num_classes=len(config.classes) if config.classes is not None else None,
         who=f"teachers.{name}",
@@ -57,82 +88,37 @@ def build_candidate(name: str, config: Teacher, splits: Splits) -> Candidate:
     return Candidate(name, config, network, FrozenTeacher(name, network.model, class_order=order), order)
 
 
-def check_teacher(candidate: Candidate, splits: Splits, terms: Sequence[Term]) -> Iterator[Finding]:
-    """Its quality on the very tensors it gets, the kind of its output, its state, and whether divergences vanish."""
-    examples = _some(splits.train)
-    batches = list(evaluation_batches(examples, views={candidate.name: candidate.network.view}))
-    yield from _quality(candidate, batches, splits.train)
-    yield from _logits(candidate, batches)
-    yield _unchanged_by_asking(candidate, batches)
-    yield from _identity(candidate, batches, [term for term in terms if isinstance(term, SoftTargets)])
+def check_teacher(candidate: Candidate, examples: Examples, terms: Sequence[Term], task: Task) -> Iterator[Finding]:
+    """The kind of its output, its state, and whether divergences vanish, on a batch of the tensors that it gets."""
+    batch = next(task.batches(examples, {candidate.name: candidate.network.view}))
+    if isinstance(examples, TextExamples):
+        batch = next(batch.split(FEW_TEXTS if task.answers_for_tokens or task.head == "spans" else TEXTS))
+    if task.target != "embeddings":
+        yield _logits(candidate, batch)
+    yield _unchanged_by_asking(candidate, batch)
+    yield from _identity(candidate, batch, [term for term in terms if isinstance(term, SoftTargets)])
 
 
-def _some(examples: Examples) -> Examples:
-    return examples.select(torch.arange(min(EXAMPLES, len(examples))))
-
-
-def _quality(candidate: Candidate, batches: Sequence[Batch], train: Examples) -> Iterator[Finding]:
+def _logits(candidate: Candidate, batch: Batch) -> Finding:
     who = f"teacher {candidate.name}"
-    if not candidate.has_weights:
-        yield Finding("fine", f"{who}: no weights yet: not measured; it is trained first when the recipe runs")
-        return
-    scores = candidate.frozen.scores(batches)
-    decisions = scores.logits.argmax(dim=-1)
-    accuracy = (decisions == scores.labels).double().mean().item()
-    said = f"{who}: {accuracy:.4f} accuracy on {len(decisions)} training examples, fed as the run will feed them"
-    order, reordered = _best_order(decisions, scores.labels, train.num_classes)
-    if reordered > accuracy + 0.2:
-        # the decisions are in the order of the data already; the remedy lists the teacher's own outputs
-        outputs = class_order(candidate.name, candidate.config.classes, train.class_names) or range(train.num_classes)
-        names = [train.class_names[label] for _, label in sorted(zip(outputs, order, strict=True))]
-        yield Finding(
-            "wrong",
-            f"{said}; with its classes in another order it would be {reordered:.4f}",
-            why="it answers for the right classes under wrong numbers, and would teach them to the student",
-            remedy=f"set teachers.{candidate.name}.classes to {names}",
-        )
-    elif accuracy < 2 / train.num_classes:
-        yield Finding(
-            "wrong",
-            said,
-            why="that is about chance: its normalisation, resolution or classes are not those of its training",
-            remedy=f"set teachers.{candidate.name}.inputs (size, mean, std) and classes as they were then",
-        )
-    else:
-        yield Finding("fine", said)
+    if not looks_like_probabilities(candidate.frozen(batch)):
+        return Finding("fine", f"{who}: its outputs are logits")
+    return Finding(
+        "wrong",
+        f"{who}: its outputs are probabilities (0 to 1, sum 1), not logits",
+        why="a softmax over probabilities is almost uniform, so the student would learn next to nothing",
+        remedy="remove the softmax at its end, or return the logarithm of the probabilities",
+    )
 
 
-def _best_order(
-    decisions: Int[Tensor, " examples"], labels: Int[Tensor, " examples"], num_classes: int
-) -> tuple[list[int], float]:
-    """The assignment of outputs to classes that agrees best with the labels, and its accuracy."""
-    table = torch.zeros(num_classes, num_classes)
-    table.index_put_((decisions, labels), torch.ones(len(labels)), accumulate=True)
-    rows, columns = linear_sum_assignment(-table.numpy())
-    return [int(column) for column in columns], float(table.numpy()[rows, columns].sum() / len(labels))
-
-
-def _logits(candidate: Candidate, batches: Sequence[Batch]) -> Iterator[Finding]:
-    who = f"teacher {candidate.name}"
-    if looks_like_probabilities(candidate.frozen.scores(batches).logits):
-        yield Finding(
-            "wrong",
-            f"{who}: its outputs are probabilities (0 to 1, sum 1), not logits",
-            why="a softmax over probabilities is almost uniform, so the student would learn next to nothing",
-            remedy="remove the softmax at its end, or return the logarithm of the probabilities",
-        )
-    else:
-        yield Finding("fine", f"{who}: its outputs are logits")
-
-
-def _unchanged_by_asking(candidate: Candidate, batches: Sequence[Batch]) -> Finding:
+def _unchanged_by_asking(candidate: Candidate, batch: Batch) -> Finding:
     """Asks it from inside a parent in training mode, where dropout and batch normalisation would show."""
     parent = nn.ModuleList([candidate.network.model])
     before = {name: tensor.clone() for name, tensor in candidate.network.model.state_dict().items()}
     parent.train()
-    first = candidate.frozen(batches[0])
+    first = candidate.frozen(batch)
     parent.train()
-    second = candidate.frozen(batches[0])
+    second = candidate.frozen(batch)
     after = candidate.network.model.state_dict()
     changed = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
     trainable = [name for name, parameter in candidate.network.model.named_parameters() if parameter.requires_grad]
@@ -148,14 +134,13 @@ def _unchanged_by_asking(candidate: Candidate, batches: Sequence[Batch]) -> Find
     )
 
 
-def _identity(candidate: Candidate, batches: Sequence[Batch], terms: Sequence[SoftTargets]) -> Iterator[Finding]:
+def _identity(candidate: Candidate, batch: Batch, terms: Sequence[SoftTargets]) -> Iterator[Finding]:
     """The teacher in the student's place: every divergence must be 0 along the path that training takes."""
-    batch = batches[0]
     copy = score(candidate.frozen.as_module(), [batch], view=candidate.name)
     for term in terms:
         alone: dict[str, Term] = {"divergence": term.model_copy(update={"weight": 1.0, "teacher": candidate.name})}
-        num_classes = copy.logits.shape[1]
-        objective = Objective(alone).bind(num_classes, {candidate.name: num_classes})
+        num_classes = copy.logits.shape[-1]
+        objective = Objective(alone, view=candidate.name).bind(num_classes, {candidate.name: num_classes})
         knowledge = {candidate.name: candidate.frozen(batch)}
         value = objective(copy.logits, knowledge, batch, objective.counts(batch)).total.item()
         name = f"{term.kind} at temperature {term.temperature:g}"

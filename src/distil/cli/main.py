@@ -68,6 +68,7 @@ def run(
 def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Looks in about 30 s for what goes wrong in silence, before hours are spent. Exit code 3: something is wrong."""
     from distil.check.check import check_recipe
+    from distil.cli.marked import print_texts
     from distil.cli.summary import print_findings
     from distil.recipe.load import load_recipe
 
@@ -75,6 +76,7 @@ def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False
     if as_json:
         _print_json([finding.as_dict() for finding in findings])
     else:
+        print_texts(findings)
         print_findings(findings)
     if any(finding.level == "wrong" for finding in findings):
         raise typer.Exit(3)

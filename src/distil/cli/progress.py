@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from distil.core.events import read_events
 from distil.recipe.recipe import ResolvedRecipe, TrainStage
+from distil.report.number import metric_name
 
 FileState = tuple[int, int, int]
 
@@ -144,6 +145,8 @@ def _of_stages(folder: str, stages: Sequence[TrainStage]) -> dict[str, int]:
 
 
 def _quality(event: Mapping[str, Any]) -> str:
-    if event["validation"] is not None:
-        return f"validation accuracy {event['validation']['accuracy']:.4f}"
+    """The headline metric on validation, which is the first one; the loss where there is no such split."""
+    if event["validation"]:
+        metric, value = next(iter(event["validation"].items()))
+        return f"validation {metric_name(metric)} {value:.4f}"
     return f"loss {event['loss']:.4f}"

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distil.core.files import read_json
+from distil.report.noun import nouns_of
 
 WIDTH_WITHOUT_TERMINAL = 1_000
 
@@ -21,7 +22,9 @@ def print_summary(directory: Path) -> None:
     if verdict["teacher_flag"]:
         console.print(Text(f"Warning: {verdict['teacher_flag']}", style="bold yellow"))
     console.print(_quality_table(directory, verdict))
-    console.print(_verdict_line(verdict))
+    for name, baseline in verdict.get("baselines", {}).items():
+        console.print(Text(f"- {name}: {baseline['note']}"))
+    console.print(_verdict_line(verdict, _units(directory / "data.json")))
     for note in verdict["notes"]:
         console.print(Text(f"- {note}"))
     for line in _artefact_lines(directory):
@@ -107,7 +110,8 @@ def print_inspection(inspection: Any) -> None:
     console = _console()
     for name, model in inspection.models.items():
         facts = f"{model.num_parameters:,} parameters, {model.multiply_accumulates:,} multiply-accumulates"
-        console.print(Text(f"{name}: {facts}, {model.num_classes} classes", style="bold"))
+        outputs = "classes" if model.num_tokens is None else f"outputs, measured on {model.num_tokens} tokens"
+        console.print(Text(f"{name}: {facts}, {model.num_classes} {outputs}", style="bold"))
         shown = Table(box=None, pad_edge=False, header_style="bold")
         shown.add_column("layer", no_wrap=True)
         shown.add_column("type", no_wrap=True)
@@ -155,7 +159,8 @@ def _quality_table(directory: Path, verdict: dict[str, Any]) -> Table:
     table.add_column(verdict["metric"], justify="right")
     table.add_column("by seed")
     table.add_column("parameters", justify="right")
-    table.add_column("distilled minus it (95%)", justify="right", no_wrap=True)
+    minus = "distilled minus it" if verdict.get("higher_is_better", True) else "it minus distilled"
+    table.add_column(f"{minus} (95%)", justify="right", no_wrap=True)
     for name, value in verdict["teachers"].items():
         table.add_row(
             f"teacher {name}" if name != "teacher" else name,
@@ -168,6 +173,8 @@ def _quality_table(directory: Path, verdict: dict[str, Any]) -> Table:
         values = " ".join(f"{value:.3f}" for value in arm["values"])
         folder = directory / "arms" / name / f"seed-{verdict['seeds'][0]}"
         table.add_row(name, f"{arm['mean']:.4f}", values, _size(folder), _difference(verdict["against"].get(name)))
+    for name, baseline in verdict.get("baselines", {}).items():
+        table.add_row(f"{name} (reference)", f"{baseline['value']:.4f}", "", "", "")
     return table
 
 
@@ -189,30 +196,51 @@ def _cosine(direction: Mapping[str, Any] | None) -> str:
     return f"{direction['cosine']:+.3f}  {low:+.3f} to {high:+.3f}"
 
 
-def _verdict_line(verdict: dict[str, Any]) -> Text:
+def _verdict_line(verdict: dict[str, Any], units: str) -> Text:
     style = {"BEATS": "bold green", "WORSE": "bold red"}.get(verdict["verdict"], "bold yellow")
     line = Text("Verdict: ").append(verdict["verdict"], style=style)
     if verdict["best_control"] is not None:
         low, high = verdict["interval"]
+        seeds = f"{len(verdict['seeds'])} seed{'' if len(verdict['seeds']) == 1 else 's'}"
         line.append(
-            f"  {verdict['difference']:+.4f} {verdict['metric']} against the best control, {verdict['best_control']} "
-            f"({low:+.4f} to {high:+.4f}; {len(verdict['seeds'])} seeds, {verdict['test_examples']} test examples)"
+            f"  {_gain(verdict)} the best control, {verdict['best_control']} "
+            f"({low:+.4f} to {high:+.4f}{'' if verdict.get('higher_is_better', True) else ', positive is better'}; "
+            f"{seeds}, {verdict['test_examples']} {units})"
         )
     return line
+
+
+def _units(path: Path) -> str:
+    """What the test split is counted in."""
+    return nouns_of(read_json(path) if path.is_file() else {}).units
+
+
+def _gain(verdict: dict[str, Any]) -> str:
+    """``+0.0600 accuracy against``, or ``0.1200 bits_per_byte lower than`` where that is what is wanted."""
+    difference, metric = verdict["difference"], verdict["metric"]
+    if verdict.get("higher_is_better", True):
+        return f"{difference:+.4f} {metric} against"
+    return f"{abs(difference):.4f} {metric} {'higher' if difference < 0 else 'lower'} than"
 
 
 def _artefact_lines(directory: Path) -> list[str]:
     lines = []
     for path in sorted((directory / "exports").glob("*/parity.json")):
-        parity, latency = read_json(path), read_json(path.with_name("latency.json"))
-        speed = latency["speed_up"]
-        faster = (
-            f", {speed['ratio']:.1f}x faster than the teacher"
-            if speed and speed["claimed"] and speed["ratio"] > 1
-            else ""
-        )
-        lines.append(
-            f"{path.parent.name}: {parity['size_bytes']:,} bytes, agrees with the model on {parity['agreement']:.4f}, "
-            f"accuracy {parity['metric']['artefact']:.4f}, p50 {latency['p50_ms']:.3f} ms{faster}"
-        )
+        parity = read_json(path)
+        metric = parity["metric"] or {}
+        agrees = f", agrees with the model on {parity['agreement']:.4f}" if parity["agreement"] is not None else ""
+        measured = f", {metric.get('name', 'accuracy')} {metric['artefact']:.4f}" if metric else ""
+        latency = path.with_name("latency.json")
+        speed = _speed(read_json(latency)) if latency.is_file() else ""
+        lines.append(f"{path.parent.name}: {parity['size_bytes']:,} bytes{agrees}{measured}{speed}")
     return lines
+
+
+def _speed(latency: Mapping[str, Any]) -> str:
+    """Median time, with the length of the texts, and the speed-up where it may be claimed."""
+    length = f" on {latency['tokens']} tokens" if latency.get("tokens") else ""
+    speed = latency["speed_up"]
+    faster = (
+        f", {speed['ratio']:.1f}x faster than the teacher" if speed and speed["claimed"] and speed["ratio"] > 1 else ""
+    )
+    return f", p50 {latency['p50_ms']:.3f} ms{length}{faster}"

@@ -13,8 +13,7 @@ from distil.core.errors import DataError
 from distil.core.seeds import derive, seeded
 from distil.data.batch import Batch
 from distil.data.example import Examples
-from distil.data.feed import TASK, Feed
-from distil.data.view import View
+from distil.data.feed import TASK, AnyView, Feed
 from distil.knowledge.response import LiveKnowledge, Responses
 from distil.losses.label import label_cross_entropy
 from distil.models.describe import ModelDescription
@@ -92,6 +91,7 @@ def measure_agreement(
         views=views,
         batch_size=_batch_size(len(splits.students), training.batch_size),
         augmentation=training.augmentation,
+        targets=context.task.targets,
         seed=derive("agreement"),
     )
     unseen = _validation_feed(splits.validation, view)
@@ -138,7 +138,7 @@ class _Point:
     ) -> None:
         self._model = copy.deepcopy(network.model).to(device).train().requires_grad_(True)
         self._terms: dict[str, BoundObjective] = {
-            name: Objective({name: term}).bind(network.description, teachers, num_ids=num_ids)
+            name: Objective({name: term}, view=VIEW).bind(network.description, teachers, num_ids=num_ids)
             for name, term in terms.items()
         }
         for bound in self._terms.values():
@@ -215,7 +215,7 @@ def _batch_size(num_examples: int, most: int) -> int:
     return max(min(LEAST_OF_A_BATCH, num_examples // LEAST_PAIRS), min(most, num_examples // BATCHES))
 
 
-def _validation_feed(validation: Examples | None, view: View) -> Feed:
+def _validation_feed(validation: Examples | None, view: AnyView) -> Feed:
     labelled = validation.select(torch.nonzero(validation.labelled).flatten()) if validation is not None else None
     if labelled is None or len(labelled) < 2 * LEAST_PAIRS:
         few = f"fewer than {2 * LEAST_PAIRS} labelled validation examples"

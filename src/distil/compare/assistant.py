@@ -39,7 +39,7 @@ def describe_gap(gap: Gap, standing: Standing) -> str:
     )
 
 
-def model_in_between(student: ModelConfig, teacher: ModelConfig, gap: Gap) -> MlpConfig | ConvNetConfig | None:
+def model_in_between(student: ModelConfig | None, teacher: ModelConfig, gap: Gap) -> MlpConfig | ConvNetConfig | None:
     """A network about as many times larger than the student as it is smaller than the teacher.
 
     For a linear student a perceptron with one hidden layer, whose size is the geometric mean of parameters and

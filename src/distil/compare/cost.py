@@ -72,7 +72,13 @@ class _Step:
         self._optimizer = make_optimizer([self._model, self.objective.module], config.optimizer)
         lesson = faculty.lectern.lesson(self.objective.requires, views_change=bool(config.augmentation))
         views: Mapping[str, Any] = {VIEW: network.view, **lesson.views}
-        feed = Feed(context.splits.students, views=views, batch_size=config.batch_size, seed=derive("cost"))
+        feed = Feed(
+            context.splits.students,
+            views=views,
+            batch_size=config.batch_size,
+            targets=context.task.targets,
+            seed=derive("cost"),
+        )
         self._batch, self._knowledge = feed.batch(0).to(device), lesson.knowledge
         self._taps = Taps(self._model, self.objective.requires.student_taps)
 

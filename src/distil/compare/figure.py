@@ -47,7 +47,7 @@ class Gap:
         is_wide: whether it finds that suspicious.
         accuracy: of the teacher on validation.
         sizes: of student and teacher, each parameters and operations.
-        num_inputs: numbers in the student's input.
+        num_inputs: numbers in the student's input, or its longest text in tokens.
         num_classes: in its output.
     """
 

@@ -13,7 +13,7 @@ from distil.compare.page import write_league_page
 from distil.core.errors import CompatibilityError, DistilError, ModelError, RecipeError
 from distil.core.files import read_json, write_json
 from distil.evaluate.league import against_reference
-from distil.evaluate.prediction import Predictions
+from distil.evaluate.prediction import Assessment
 from distil.evaluate.verdict import Comparison, decide
 from distil.pipeline.context import Context
 from distil.pipeline.evaluation import evaluate
@@ -23,7 +23,7 @@ from distil.pipeline.teacher import Faculty, prepare_teachers
 from distil.pipeline.tuning import tune_arm, tuning_notes, with_tuned
 from distil.recipe.recipe import Arm, Recipe, ResolvedRecipe
 from distil.recipe.resolve import resolve
-from distil.tasks.image_classification import METRIC
+from distil.tasks.task import Task
 from distil.tune.tune import Tuned
 
 LEAGUE = "league.json"
@@ -202,14 +202,15 @@ def _save(value: Any, path: Path) -> list[Path]:
 def _table(
     context: Context,
     trained: _Trained,
-    said: Mapping[str, Sequence[Predictions]],
-    teachers: Mapping[str, Predictions],
+    said: Mapping[str, Sequence[Assessment]],
+    teachers: Mapping[str, Assessment],
     methods: Sequence[str],
     costs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    recipe = context.recipe
+    recipe, task = context.recipe, context.task
     plain = recipe.distilled or ""
-    scores = {name: np.stack([each.correct for each in group]) for name, group in said.items()}
+    values = {name: np.stack([each.values for each in group]) for name, group in said.items()}
+    scores = _scores(values, task)
     done = {name: scores[name] for name in methods if name in scores}
     best_control = max(recipe.controls, key=lambda name: float(scores[name].mean()), default=None)
     to_plain = against_reference(done, scores[plain], margin=recipe.margin)
@@ -223,9 +224,9 @@ def _table(
         if name in scores:
             row |= {
                 "status": "done",
-                "mean": float(scores[name].mean()),
-                "values": [float(values.mean()) for values in scores[name]],
-                "validation": _validation(trained.students[name]),
+                "mean": float(values[name].mean()),
+                "values": [float(each.mean()) for each in values[name]],
+                "validation": _validation(trained.students[name], task.metric),
                 "against_plain": _comparison(to_plain.get(name)),
                 "against_control": _comparison(to_control.get(name)),
                 "cost": costs.get(name),
@@ -237,19 +238,25 @@ def _table(
     return {
         "format": 1,
         "name": recipe.name,
-        "metric": METRIC,
+        "metric": task.metric,
+        "higher_is_better": task.higher_is_better,
         "confidence": 0.95,
         "correction": "Holm",
         "seeds": list(recipe.seeds),
-        "test_examples": len(context.splits.test),
+        "test_examples": scores[plain].shape[1],
         "plain": plain,
         "best_control": best_control,
         "margin": recipe.margin,
-        "teachers": {name: float(each.correct.mean()) for name, each in teachers.items()},
+        "teachers": {name: float(each.values.mean()) for name, each in teachers.items()},
         "rows": rows,
         "tuning": tuning_notes(_only(context, trained.students)),
         "confirmation": None,
     }
+
+
+def _scores(values: Mapping[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
+    """The metric of every test unit by arm and seed, such that higher is better."""
+    return {name: rows.astype(np.float64) if task.higher_is_better else -rows for name, rows in values.items()}
 
 
 def _only(context: Context, names: Collection[str]) -> Context:
@@ -274,8 +281,8 @@ def _facts(arm: Arm, name: str) -> dict[str, Any]:
     return {"knowledge": term.knowledge, "source": term.source, "term": term.model_dump(mode="json")}
 
 
-def _validation(students: Sequence[TrainedStudent]) -> float | None:
-    values = [each.trained.validation[METRIC] for each in students if each.trained.validation is not None]
+def _validation(students: Sequence[TrainedStudent], metric: str) -> float | None:
+    values = [each.trained.validation[metric] for each in students if each.trained.validation is not None]
     return float(np.mean(values)) if values else None
 
 
@@ -298,7 +305,7 @@ def _confirm(context: Context, faculty: Faculty, table: Mapping[str, Any]) -> di
     ranked = [row for row in rows if row["validation"] is not None]
     if not ranked:
         return None
-    winner = max(ranked, key=lambda row: row["validation"])["name"]
+    winner = max(ranked, key=lambda row: context.task.signed(row["validation"]))["name"]
     seeds = [max(context.recipe.seeds) + 1 + number for number in range(len(context.recipe.seeds))]
     names = [winner, table["plain"]] + ([table["best_control"]] if table["best_control"] is not None else [])
     arms = context.recipe.arms
@@ -306,13 +313,14 @@ def _confirm(context: Context, faculty: Faculty, table: Mapping[str, Any]) -> di
         name: [train_student(context, name, arms[name], seed=s, faculty=faculty) for s in seeds] for name in names
     }
     said = evaluate(context, faculty, students).students
-    scores = {name: np.stack([each.correct for each in group]) for name, group in said.items()}
+    values = {name: np.stack([each.values for each in group]) for name, group in said.items()}
+    scores = _scores(values, context.task)
     verdict = decide(scores[winner], {name: scores[name] for name in names[1:]}, margin=context.recipe.margin)
     return {
         "method": winner,
         "seeds": seeds,
         "verdict": verdict.word,
-        "means": {name: float(values.mean()) for name, values in scores.items()},
+        "means": {name: float(rows.mean()) for name, rows in values.items()},
         "against": {
             name: {"difference": each.difference, "interval": list(each.interval)}
             for name, each in verdict.against.items()

@@ -12,7 +12,11 @@ from distil.recipe.recipe import NAME_PATTERN, Arm, ResolvedRecipe, TrainStage
 from distil.tune.config import ChoiceConfig, Space, TuneConfig
 
 Methods = Sequence[str] | Mapping[str, Term]
-PLAIN, LABELS = "soft-targets", "true-labels"
+PLAIN = {  # what every method is held against, by what a task's targets are
+    "classes": ("soft-targets", "true-labels"),
+    "multi-label": ("binary-kl", "binary-labels"),
+    "embeddings": ("embedding-mse", "embedding-contrast"),
+}
 SHARE_OF_EPOCHS = 4
 TRIED = (1.0, 0.1, 10.0)  # times a weight
 TRIED_SMOOTHING = (0.1, 0.05, 0.2)
@@ -90,15 +94,13 @@ def _weights_of(arm: Arm, name: str) -> Space:
     return {f"{key}.smoothing": ChoiceConfig(values=TRIED_SMOOTHING) for key in smoothed}
 
 
-def candidates() -> dict[str, TermConfig]:
-    """Every method of the catalogue that teaches something about classes, with its published settings."""
-    return {
-        kind: term() for kind, term in catalogue().items() if "classes" in term.targets and kind not in (PLAIN, LABELS)
-    }
+def candidates(target: str = "classes") -> dict[str, TermConfig]:
+    """Every method of the catalogue for a kind of target, with its published settings, but plain distillation."""
+    return {kind: term() for kind, term in catalogue().items() if target in term.targets and kind not in PLAIN[target]}
 
 
 def _named(recipe: ResolvedRecipe, methods: Sequence[str] | None) -> Mapping[str, Term]:
-    known = candidates()
+    known = candidates(next(iter(recipe.tasks.values())).target)
     if methods is None:
         return known  # type: ignore[return-value] - members of the union
     problems = [

@@ -14,13 +14,14 @@ from distil.compare.gradient import Direction
 from distil.compare.similarity import Similarity, measure_similarity
 from distil.core.errors import CompatibilityError, ModelError
 from distil.core.files import read_json, write_json
+from distil.data.view import View
 from distil.objective.config import Term
 from distil.objective.objective import Objective
 from distil.pipeline.context import Context
-from distil.pipeline.student import TrainedStudent, student_network
+from distil.pipeline.student import VIEW, TrainedStudent, student_network
 from distil.pipeline.teacher import Faculty
 from distil.recipe.recipe import ResolvedRecipe
-from distil.tasks.image_classification import METRIC
+from distil.tasks.classification import METRIC
 
 
 def heard_teachers(recipe: ResolvedRecipe) -> list[str]:
@@ -122,7 +123,7 @@ def gaps(context: Context, faculty: Faculty, alone: TrainedStudent) -> tuple[Gap
                 is_wide=finding.level != "fine",
                 accuracy=validation[METRIC],
                 sizes=(next(sizes), next(sizes)),
-                num_inputs=view.channels * view.height * view.width,
+                num_inputs=view.channels * view.height * view.width if isinstance(view, View) else view.max_length,
                 num_classes=student.num_classes,
             )
         )
@@ -132,7 +133,7 @@ def gaps(context: Context, faculty: Faculty, alone: TrainedStudent) -> tuple[Gap
 def fits(term: Term, alone: TrainedStudent, faculty: Faculty) -> bool:
     """Whether a term can be bound to the student and the teacher that it names."""
     try:
-        Objective({"term": term}).bind(alone.network.description, faculty.lectern.descriptions)
+        Objective({"term": term}, view=VIEW).bind(alone.network.description, faculty.lectern.descriptions)
     except (CompatibilityError, ModelError):
         return False
     return True

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.core.files import write_atomically
+from distil.report import number
 from distil.report.axis import Scale, padded
 from distil.report.html import render_page
 
@@ -26,10 +27,12 @@ def render_league(table: Mapping[str, Any]) -> str:
     done = [row for row in table["rows"] if row["status"] == "done"]
     contents = {
         "table": table,
-        "rows": sorted(done, key=lambda row: -row["mean"]),
+        "rows": sorted(done, key=lambda row: row["mean"], reverse=table.get("higher_is_better", True)),
         "bars": _bars(done),
         "left_out": [row for row in table["rows"] if row["status"] != "done"],
         "counts": _counts(done),
+        "gain": number.gain,
+        "unit": number.gain_unit(table["metric"]),
     }
     return render_page("league.html.j2", contents, source=source)
 

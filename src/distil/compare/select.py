@@ -14,7 +14,6 @@ from distil.compare.select_page import write_select_page
 from distil.compare.suggestion import suggest
 from distil.core.errors import DistilError, Preempted, Problem, RecipeError
 from distil.core.files import read_json, write_atomically, write_json
-from distil.data.feed import evaluation_batches
 from distil.evaluate.verdict import CONFIDENCE, decide
 from distil.objective.config import catalogue
 from distil.objective.response_config import TrueLabels
@@ -27,7 +26,8 @@ from distil.recipe.explain import did_you_mean
 from distil.recipe.load import parse_recipe
 from distil.recipe.recipe import Arm, Recipe, ResolvedRecipe, TrainStage
 from distil.recipe.resolve import resolve, to_yaml
-from distil.tasks.image_classification import METRIC
+from distil.tasks.choice import make_task
+from distil.tasks.classification import METRIC
 from distil.tasks.score import score
 
 SELECTION, SUGGESTED = "selection.json", "suggested.yaml"
@@ -109,9 +109,16 @@ def selection_recipe(recipe: Recipe, *, seeds: int | None = None) -> ResolvedRec
     """The recipe of a selection: with the arms that leave something out, and a control where it has none to start from.
 
     Raises:
-        RecipeError: the recipe cannot be used, has no distilled arm, or no validation split.
+        RecipeError: the recipe cannot be used, its task is not about one class an example, it has no distilled arm, or
+            no validation split.
     """
     resolved = resolve(recipe.model_copy(update={"seeds": tuple(range(seeds))}) if seeds is not None else recipe)
+    task = next(iter(resolved.tasks.values()))
+    if not make_task(task).one_class:
+        raise RecipeError(
+            f"recipe {recipe.name}: a selection holds gradients against that of the loss on one class an example, and "
+            f"the task is {task.kind}. `distil compare` trains other methods for it"
+        )
     if resolved.distilled is None:
         raise RecipeError(f"recipe {recipe.name}: a selection is about a distilled arm, and it has controls only")
     if resolved.data.validation == "none":
@@ -182,11 +189,11 @@ def _correct(context: Context, students: Sequence[TrainedStudent]) -> np.ndarray
     """Whether each seed's student is right about each validation example."""
     validation, device = context.splits.validation, context.placement.device
     assert validation is not None
-    rows = []
+    task, rows = context.task, []
     for student in students:
-        batches = evaluation_batches(validation, views={VIEW: student.network.view})
-        scores = score(student.network.model.to(device), batches, view=VIEW, device=device)
-        rows.append((scores.logits.argmax(dim=1) == scores.labels).numpy())
+        batches = task.batches(validation, {VIEW: student.network.view})
+        scores = score(student.network.model.to(device), batches, view=VIEW, device=device, ask=task.ask)
+        rows.append(task.measure(scores, validation, student.network.view).values)
     return np.stack(rows).astype(np.float64)
 
 

@@ -5,17 +5,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from distil.check.sample import spread
 from distil.core.errors import CompatibilityError
+from distil.core.inputs import Inputs, real_tokens
 from distil.data.batch import Batch
-from distil.data.example import Examples
+from distil.data.example import Examples, ImageExamples, TextExamples
 from distil.data.feed import evaluation_batches
 from distil.models.describe import ModelDescription
 from distil.models.tap import Tap, Taps
-from distil.objective.alignment import stages
+from distil.objective.alignment import is_per_token, stages
 from distil.pipeline.context import Context
 from distil.pipeline.student import VIEW
 from distil.pipeline.teacher import ReadyTeacher
@@ -99,6 +101,25 @@ def pooled(value: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch feature
     return value.flatten(1)
 
 
+def mean_of_tokens(
+    value: Float[Tensor, "batch *shape"], real: Bool[Tensor, "batch tokens"], *, tokens_first: bool
+) -> Float[Tensor, "batch features"]:
+    """A captured value of texts as one vector a text, whatever the number of tokens: their mean, without padding.
+
+    Args:
+        value: [batch, tokens, features], or [batch, features, tokens] as convolutions have it; or without tokens.
+        real: which tokens are no padding.
+        tokens_first: which of the two it is.
+    """
+    if value.ndim != 3:
+        return value.flatten(1)
+    value = value if tokens_first else value.transpose(1, 2)
+    if value.shape[1] != real.shape[1]:
+        return value.mean(dim=1)
+    weights = real.to(value.dtype).unsqueeze(-1)
+    return (value * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
 def measure_similarity(context: Context, student: Network, teacher: ReadyTeacher) -> Similarity:
     """CKA of all stages of a trained student and a teacher, on up to 512 examples without labels.
 
@@ -113,9 +134,10 @@ def measure_similarity(context: Context, student: Network, teacher: ReadyTeacher
             with torch.no_grad():
                 said = watched.observe(model, batch.inputs[VIEW])
             heard = teacher.frozen.observe(batch, theirs)
-            for who, taps in ((VIEW, said.taps), (teacher.name, heard.taps)):
+            for who, network, taps in ((VIEW, student, said.taps), (teacher.name, teacher.network, heard.taps)):
                 for tap, value in taps.items():
-                    features.setdefault((who, tap), []).append(pooled(value.float()).cpu())
+                    vector = _vector(value.float(), batch.inputs[who], tap, network.description)
+                    features.setdefault((who, tap), []).append(vector.cpu())
     teacher.frozen.close()
     rows, columns = (
         [_Features(torch.cat(features[w, t])) for t in taps] for w, taps in ((VIEW, ours), (teacher.name, theirs))
@@ -128,20 +150,30 @@ def measure_similarity(context: Context, student: Network, teacher: ReadyTeacher
     )
 
 
+def _vector(value: Tensor, inputs: Inputs, tap: Tap, description: ModelDescription) -> Tensor:
+    real = real_tokens(inputs)
+    return pooled(value) if real is None else mean_of_tokens(value, real, tokens_first=is_per_token(tap, description))
+
+
 def chosen_examples(context: Context) -> Examples:
     """Up to 512 examples of the validation split, filled up with training examples; no label goes with them."""
     assert context.splits.validation is not None
-    chosen = _spread(context.splits.validation, EXAMPLES)
+    chosen = spread(context.splits.validation, EXAMPLES)
     missing = min(EXAMPLES - len(chosen), len(context.splits.train))
     if missing > 0:
-        more = _spread(context.splits.train, missing)
-        chosen = replace(
-            chosen,
-            ids=torch.cat([chosen.ids, more.ids]),
-            images=torch.cat([chosen.images, more.images]),
-            labels=torch.cat([chosen.labels, more.labels]),
-        )
+        chosen = _joined(chosen, spread(context.splits.train, missing))
     return chosen.hide_labels(keep=torch.zeros(len(chosen), dtype=torch.bool))
+
+
+def _joined(first: Examples, second: Examples) -> Examples:
+    """One after the other, without groups and without what is wanted beside a class."""
+    ids, labels = (torch.cat([getattr(each, name) for each in (first, second)]) for name in ("ids", "labels"))
+    if isinstance(first, ImageExamples) and isinstance(second, ImageExamples):
+        return replace(first, ids=ids, labels=labels, images=torch.cat([first.images, second.images]))
+    assert isinstance(first, TextExamples)
+    assert isinstance(second, TextExamples)
+    columns = {name: (*texts, *second.columns[name]) for name, texts in first.columns.items()}
+    return replace(first, ids=ids, labels=labels, columns=columns, wanted={}, groups=None)
 
 
 def best_pairs(similarity: Similarity) -> list[tuple[str, str]]:
@@ -222,14 +254,7 @@ def _taps(description: ModelDescription) -> list[Tap]:
     return [Tap(layer.name) for layer in stages(description, take="output")]
 
 
-def _spread(examples: Examples, count: int) -> Examples:
-    """As many examples, at equal distances: sources are often sorted by class."""
-    if count >= len(examples):
-        return examples
-    return examples.select(torch.arange(count) * len(examples) // count)
-
-
 def _batches(context: Context, examples: Examples, student: Network, teacher: ReadyTeacher) -> Iterator[Batch]:
     views = {VIEW: student.view, teacher.name: teacher.network.view}
-    for batch in evaluation_batches(examples, views=views, batch_size=BATCH):
+    for batch in evaluation_batches(examples, views=views, batch_size=BATCH, targets=context.task.targets):
         yield batch.to(context.placement.device)

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from distil.core.errors import MissingExtraError, RecipeError
 from distil.core.seeds import derive, seeded, uniform
-from distil.data.config import AffineConfig, AugmentationConfig, FlipConfig, ShiftConfig, TorchvisionConfig
+from distil.data.config import AffineConfig, FlipConfig, ImageAugmentationConfig, ShiftConfig, TorchvisionConfig
 
 Pixels = Float[Tensor, "batch channels height width"]
 
 
 def augment(
-    pixels: Pixels, ids: Int[Tensor, " batch"], *, chain: Sequence[AugmentationConfig], seed: int, epoch: int
+    pixels: Pixels, ids: Int[Tensor, " batch"], *, chain: Sequence[ImageAugmentationConfig], seed: int, epoch: int
 ) -> Pixels:
     """The images after each change of the chain, in its order. Pixels are numbers in 0..1."""
     for position, config in enumerate(chain):

@@ -1,11 +1,12 @@
 """A batch: what the models get, what they should say, and for which examples that is known."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from distil.core.inputs import Inputs, move, take_rows
 from distil.data.order import batch_bounds
 
 
@@ -16,14 +17,16 @@ class Batch:
     Attributes:
         ids: the examples' numbers.
         inputs: for each view, the input of the models that use it.
-        targets: for each task, the class numbers; meaningless where not present.
-        present: for each task, where the target is known.
+        targets: for each task, what should be said, such as class numbers; meaningless where not present.
+        present: for each task, where the target is known: of examples, or of tokens for tasks with ``positions``.
+        positions: of tasks that answer for tokens, the tokens whose answers count; padding and prompts do not.
     """
 
     ids: Int[Tensor, " batch"]
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Inputs]
     targets: Mapping[str, Tensor]
-    present: Mapping[str, Bool[Tensor, " batch"]]
+    present: Mapping[str, Bool[Tensor, "batch *tokens"]]
+    positions: Mapping[str, Bool[Tensor, "batch tokens"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,19 +43,19 @@ class Batch:
             piece = slice(start, end)
             yield Batch(
                 ids=self.ids[piece],
-                inputs={view: value[piece] for view, value in self.inputs.items()},
+                inputs={view: take_rows(value, piece) for view, value in self.inputs.items()},
                 targets={task: value[piece] for task, value in self.targets.items()},
                 present={task: value[piece] for task, value in self.present.items()},
+                positions={task: value[piece] for task, value in self.positions.items()},
             )
 
     def to(self, device: str) -> "Batch":
         """The batch on a device; ids stay where they are."""
         if device == "cpu":
             return self
-        move = {"device": device, "non_blocking": True}
-        return Batch(
-            ids=self.ids,
-            inputs={view: value.to(**move) for view, value in self.inputs.items()},
-            targets={task: value.to(**move) for task, value in self.targets.items()},
-            present={task: value.to(**move) for task, value in self.present.items()},
-        )
+        by_task = [
+            {task: value.to(device, non_blocking=True) for task, value in each.items()}
+            for each in (self.targets, self.present, self.positions)
+        ]
+        inputs = {view: move(value, device) for view, value in self.inputs.items()}
+        return Batch(self.ids, inputs, *by_task)

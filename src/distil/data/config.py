@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, field_serializer, field_validator, model_validator
 
-from distil.core.config import Config, Count, Fraction, NonNegative, Positive, StringIsKind, Whole
+from distil.core.config import Config, Count, Fraction, NonNegative, Positive, Probability, StringIsKind, Whole
 
 
 class ValidationConfig(Config):
@@ -87,6 +87,56 @@ class HuggingFaceConfig(SourceConfig):
         return self
 
 
+class TextConfig(SourceConfig):
+    """Texts as `datasets` reads them: a folder of Parquet, CSV, JSON lines or plain text files, or a hub id.
+
+    Which columns hold what is said here; what a task does not use must be left out.
+    """
+
+    names_splits = True
+
+    kind: Literal["text"] = "text"
+    path: str | None = None  # a folder: $DISTIL_DATA/path where that is there, else path as it stands
+    hub: str | None = None  # the data set's id on the hub, used where there is no such folder
+    subset: str | None = None  # the configuration of a hub data set, such as a language
+    revision: str | None = None  # branch, tag or commit on the hub
+    text: str | tuple[str, str] = "text"  # the column that is read; two: a pair, such as question and context
+    label: str | None = None  # column: class numbers or names; of several labels a list; of words a list of tags
+    target: str | None = None  # column: the text to write, of sequence to sequence
+    answers: str | None = None  # column in the layout of SQuAD: {text: [...], answer_start: [...]}
+    score: str | None = None  # column: how alike the two texts are, for sentence embeddings
+    class_names: tuple[str, ...] | None = None  # None: the column's own, or every label that occurs, in sorted order
+    layout: Literal["rows", "answer-sentences"] = "rows"  # answer-sentences: from SQuAD, each sentence of a context is
+    # a candidate for its question; class 1 holds the answer, and the candidates of a question are a group
+    group: str | None = None  # column: examples of one group, such as an article, are resampled together
+    chunk_bytes: Annotated[Count, Field(ge=16)] | None = None  # rows joined, then cut at whitespace
+    train: str = "train"
+    test: str | Fraction = "test"
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "TextConfig":
+        if self.path is None and self.hub is None:
+            raise ValueError("give path (a folder), hub (an id), or both")
+        for name in ("revision", "subset"):
+            if getattr(self, name) is not None and self.hub is None:
+                raise ValueError(f"{name} has an effect only together with hub")
+        if self.layout == "answer-sentences" and (self.answers is None or isinstance(self.text, str)):
+            raise ValueError("layout answer-sentences needs text: [QUESTION, CONTEXT] and answers")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_apart(self) -> "TextConfig":
+        validation = self.validation.split if isinstance(self.validation, ValidationConfig) else None
+        names = [name for name in (self.train, validation, self.test) if isinstance(name, str)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"train, validation and test must be different splits; they are {names}")
+        return self
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        return (self.text,) if isinstance(self.text, str) else self.text
+
+
 class ArraysConfig(SourceConfig):
     """Images and labels that are in memory already. From Python only."""
 
@@ -112,18 +162,63 @@ class ArraysConfig(SourceConfig):
 
 
 DataConfig = Annotated[
-    Annotated[DigitsConfig | HuggingFaceConfig | ArraysConfig, Field(discriminator="kind")],
+    Annotated[DigitsConfig | HuggingFaceConfig | TextConfig | ArraysConfig, Field(discriminator="kind")],
     StringIsKind,
 ]
 
 
+class HuggingFaceTokenizerConfig(Config):
+    """The tokenizer of a model: in an installed package (`package/folder`), a folder, or on the hub; tried in order."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    package: str | None = None
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    gguf: str | None = None  # a GGUF file there, that holds the tokenizer too
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "HuggingFaceTokenizerConfig":
+        if self.package is None and self.path is None and self.hub is None:
+            raise ValueError("give package, path or hub")
+        return self
+
+
+class TrainedTokenizerConfig(Config):
+    """A vocabulary of its own, made from the training texts."""
+
+    kind: Literal["characters", "wordpiece", "bpe"]
+    size: Count = 8_000  # of the vocabulary, special tokens counted
+    lowercase: bool = True
+
+
+TokenizerConfig = Annotated[
+    Annotated[HuggingFaceTokenizerConfig | TrainedTokenizerConfig, Field(discriminator="kind")], StringIsKind
+]
+
+
 class InputsConfig(Config):
-    """How a model's input is made from an image; what is left out comes from the model, else the image stays."""
+    """How a model's input is made from an image or a text; what is left out comes from the model.
+
+    An image stays as it is where nothing is said. ``size``, ``channels``, ``mean`` and ``std`` are for images, the
+    others for texts; the wrong ones are refused.
+    """
 
     size: tuple[Count, Count] | Count | None = None  # height and width
     channels: Literal[1, 3] | None = None
     mean: tuple[float, ...] | float | None = None  # of pixels in 0..1, taken off before the division by std
     std: tuple[Positive, ...] | Positive | None = None
+    tokenizer: TokenizerConfig | None = None  # None: the model's own
+    max_length: Annotated[Count, Field(ge=4)] | None = None  # tokens; longer texts are cut. None: 128
+    columns: tuple[str, ...] | None = None  # which of the data's texts the model reads; None: all
+
+    @property
+    def of_images(self) -> list[str]:
+        return [name for name in ("size", "channels", "mean", "std") if getattr(self, name) is not None]
+
+    @property
+    def of_texts(self) -> list[str]:
+        return [name for name in ("tokenizer", "max_length", "columns") if getattr(self, name) is not None]
 
 
 class ShuffledOrderConfig(Config):
@@ -144,8 +239,15 @@ class BalancedOrderConfig(Config):
         return self.classes_per_batch * self.examples_per_class
 
 
+class BucketedOrderConfig(Config):
+    """Texts of like length in a batch, so that less is padded; batches in random order, others in each epoch."""
+
+    kind: Literal["bucketed"] = "bucketed"
+    batches: Annotated[Count, Field(ge=2)] = 50  # so many batches' worth of random examples are sorted by length
+
+
 OrderConfig = Annotated[
-    Annotated[ShuffledOrderConfig | BalancedOrderConfig, Field(discriminator="kind")],
+    Annotated[ShuffledOrderConfig | BalancedOrderConfig | BucketedOrderConfig, Field(discriminator="kind")],
     StringIsKind,
 ]
 
@@ -211,7 +313,23 @@ class TorchvisionConfig(Config):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
+ImageAugmentationConfig = ShiftConfig | FlipConfig | AffineConfig | TorchvisionConfig
+
+
+class TransferConfig(Config):
+    """Words masked, and the text sometimes cut to a few words in a row, for texts (Tang et al. 2019, arXiv:1903.12136).
+
+    The label stays that of the whole text; a teacher says what it thinks of what is left.
+    """
+
+    kind: Literal["transfer"] = "transfer"
+    probability: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5  # that a text is changed in this epoch
+    mask: Probability = 0.1  # that a word is masked
+    ngram: Probability = 0.25  # that only 1 to 5 words in a row stay
+    mask_token: str = "[MASK]"
+
+
 AugmentationConfig = Annotated[
-    Annotated[ShiftConfig | FlipConfig | AffineConfig | TorchvisionConfig, Field(discriminator="kind")],
+    Annotated[ImageAugmentationConfig | TransferConfig, Field(discriminator="kind")],
     StringIsKind,
 ]

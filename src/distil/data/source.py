@@ -1,6 +1,5 @@
 """Sources: where images and labels are read from. Each gives training examples, and a test split where it has one."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from distil.core.errors import DataError, MissingExtraError
-from distil.data.config import ArraysConfig, DataConfig, DigitsConfig, HuggingFaceConfig, ValidationConfig
-from distil.data.example import Examples
-
-DATA_FOLDER = "DISTIL_DATA"  # the environment variable that names a folder of data sets
+from distil.core.errors import DataError
+from distil.data.config import ArraysConfig, DataConfig, DigitsConfig, HuggingFaceConfig, TextConfig, ValidationConfig
+from distil.data.example import Examples, ImageExamples
+from distil.data.hub import load_dataset
+from distil.data.text_source import read_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +37,8 @@ def read_source(config: DataConfig) -> Source:
             return _digits()
         case HuggingFaceConfig():
             return _hugging_face(config)
+        case TextConfig():
+            return _texts(config)
         case ArraysConfig():
             return _arrays(config)
 
@@ -58,9 +59,20 @@ def _arrays(config: ArraysConfig) -> Source:
     )
 
 
+def _texts(config: TextConfig) -> Source:
+    name, splits = read_texts(config)
+    validation = config.validation.split if isinstance(config.validation, ValidationConfig) else None
+    return Source(
+        name=name,
+        train=splits[config.train],
+        validation=splits[validation] if validation is not None else None,
+        test=splits[config.test] if isinstance(config.test, str) else None,
+    )
+
+
 def make_examples(
     images: np.ndarray, labels: np.ndarray, *, class_names: Sequence[str], first_id: int = 0, where: str = "data"
-) -> Examples:
+) -> ImageExamples:
     """Examples from arrays, after a look at their types, shapes and values."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise DataError(
@@ -82,7 +94,7 @@ def make_examples(
             f"{where}: example {wrong[0]} has label {labels[wrong[0]]}, and there are {len(class_names)} classes (0 to "
             f"{len(class_names) - 1}); {len(wrong)} examples have such a label. Remove them or name their classes"
         )
-    return Examples(
+    return ImageExamples(
         ids=torch.arange(first_id, first_id + len(images)),
         images=torch.from_numpy(np.ascontiguousarray(images)),
         labels=torch.from_numpy(labels),
@@ -112,7 +124,7 @@ def _refuse_not_finite(pixels: np.ndarray, *, where: str) -> None:
 
 
 def _hugging_face(config: HuggingFaceConfig) -> Source:
-    table, name = _load_dataset(config)
+    table, name = load_dataset(config, extra="vision")
     wanted = [config.train]
     if isinstance(config.test, str):
         wanted.append(config.test)
@@ -137,41 +149,6 @@ def _hugging_face(config: HuggingFaceConfig) -> Source:
     )
 
 
-def _load_dataset(config: HuggingFaceConfig) -> tuple[Any, str]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError("datasets", extra="vision", purpose="data of kind huggingface") from error
-    datasets.disable_progress_bars()
-    folder = _local_folder(config)
-    try:
-        if folder is not None:
-            return datasets.load_dataset(str(folder)), str(config.path)
-        assert config.hub is not None, "there is a folder or a hub id"
-        return datasets.load_dataset(config.hub, revision=config.revision), f"hub {config.hub}"
-    except Exception as error:  # the library raises many kinds; none of them names our key
-        source = folder if folder is not None else config.hub
-        raise DataError(f"data: cannot read {source}: {type(error).__name__}: {error}") from error
-
-
-def _local_folder(config: HuggingFaceConfig) -> Path | None:
-    if config.path is None:
-        return None
-    shared = os.environ.get(DATA_FOLDER)
-    candidates = [Path(shared) / config.path] if shared else []
-    candidates.append(Path(config.path))
-    for candidate in candidates:
-        if candidate.is_dir():
-            return candidate
-    if config.hub is not None:
-        return None
-    tried = " and ".join(str(candidate) for candidate in candidates)
-    raise DataError(
-        f"data.path: no folder {tried}. Give an existing folder, set {DATA_FOLDER} to the folder that holds it, "
-        "or add data.hub with the id of a data set on the hub"
-    )
-
-
 def _class_names(split: Any, config: HuggingFaceConfig, name: str) -> list[str]:
     for column in (config.image, config.label):
         if column not in split.column_names:
@@ -191,7 +168,7 @@ def _class_names(split: Any, config: HuggingFaceConfig, name: str) -> list[str]:
 
 def _decode(
     split: Any, config: HuggingFaceConfig, class_names: Sequence[str], *, first_id: int, where: str
-) -> Examples:
+) -> ImageExamples:
     import datasets
 
     if len(split) == 0:

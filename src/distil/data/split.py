@@ -9,7 +9,7 @@ from torch import Tensor
 from distil.core.errors import DataError
 from distil.core.seeds import derive
 from distil.data.config import DataConfig, ValidationConfig
-from distil.data.example import Examples, Sealed, Splits
+from distil.data.example import Examples, Sealed, Splits, TextExamples
 from distil.data.source import Source, read_source
 
 
@@ -54,7 +54,7 @@ def _chosen(examples: Examples, config: DataConfig) -> Examples:
         raise DataError(
             f"data.examples: {config.examples} are asked for, and the source has {len(examples)} to train on"
         )
-    chosen = _stratified_choice(examples.labels, config.examples, seed=derive("examples", config.split_seed))
+    chosen = _choice(examples, config.examples, seed=derive("examples", config.split_seed))
     return examples.select(torch.nonzero(chosen).flatten())
 
 
@@ -63,7 +63,7 @@ def _split_off(examples: Examples, share: float, *, seed: int, name: str) -> tup
     if count == 0 or count == len(examples):
         raise DataError(f"data.{name}: a share of {share} of {len(examples)} examples leaves a split empty")
     _check_classes(examples)
-    chosen = _stratified_choice(examples.labels, count, seed=derive("split", name, seed))
+    chosen = _choice(examples, count, seed=derive("split", name, seed))
     return examples.select(torch.nonzero(~chosen).flatten()), examples.select(torch.nonzero(chosen).flatten())
 
 
@@ -83,7 +83,19 @@ def _with_few_labels(examples: Examples, count: int, *, seed: int) -> Examples:
         raise DataError(f"data.labels: {count} labels are fewer than the {examples.num_classes} classes; give each one")
     if count == len(examples):
         return examples
-    return examples.hide_labels(keep=_stratified_choice(examples.labels, count, seed=derive("labels", seed)))
+    return examples.hide_labels(keep=_choice(examples, count, seed=derive("labels", seed)))
+
+
+def _choice(examples: Examples, count: int, *, seed: int) -> Tensor:
+    """A mask of ``count`` examples, stratified by class. Groups stay whole, and then the number is met only about."""
+    groups = examples.groups if isinstance(examples, TextExamples) else None
+    if groups is None:
+        return _stratified_choice(examples.labels, count, seed=seed)
+    names = list(dict.fromkeys(groups))
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(names))
+    wanted = max(1, round(count / len(examples) * len(names)))
+    chosen = {names[position] for position in order[:wanted]}
+    return torch.tensor([group in chosen for group in groups])
 
 
 def _stratified_choice(labels: Tensor, count: int, *, seed: int) -> Tensor:
@@ -111,7 +123,7 @@ def _stratified_choice(labels: Tensor, count: int, *, seed: int) -> Tensor:
 
 def _check_none_lost(before: Examples, train: Examples) -> None:
     lost = sorted(set(before.labels.tolist()) - set(train.labels.tolist()))
-    if lost:
+    if lost and train.class_names:
         names = ", ".join(repr(train.class_names[label]) for label in lost)
         raise DataError(
             f"data: all examples of the class {names} went to validation or test, and none is left to train on. Add "
@@ -123,6 +135,7 @@ def _check_classes(examples: Examples) -> None:
     if len(examples) == 0:
         raise DataError("data: the training split is empty; a split needs at least one example")
     counts = Counter(examples.labels.tolist())
-    if len(counts) < 2:
+    several = isinstance(examples, TextExamples) and "labels" in examples.wanted
+    if examples.class_names and not several and len(counts) < 2:
         only = examples.class_names[next(iter(counts))]
         raise DataError(f"data: all {len(examples)} training examples have the class {only!r}; two or more are needed")

@@ -76,6 +76,8 @@ class View:
 
 def make_view(config: InputsConfig, *, image_shape: tuple[int, int, int], own: Mapping[str, object]) -> View:
     """The view of a model: what the recipe says, else what the model asks for (``own``), else the image as it is."""
+    if config.of_texts:
+        raise CompatibilityError(f"inputs.{config.of_texts[0]} is for texts, and the data are images; remove it")
     own_config = InputsConfig.model_validate(own)
     merged = own_config.model_copy(update=config.model_dump(exclude_none=True))
     channels = merged.channels or image_shape[0]

@@ -47,7 +47,6 @@ def gallery_record(
         "examples": [
             {
                 "id": str(student.ids[row]),
-                "image": f"gallery/{student.ids[row]}.png",
                 "label": int(student.labels[row]),
                 "why": why,
                 "teacher": {

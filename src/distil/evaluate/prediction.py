@@ -1,5 +1,7 @@
 """Predictions: what a model said about each example of the test split, as numpy arrays and as a Parquet file."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,3 +58,34 @@ def load_predictions(path: Path) -> Predictions:
         labels=table["label"].to_numpy(),
         logits=logits.flatten().to_numpy().reshape(-1, classes),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """How good a model is on the test split.
+
+    Attributes:
+        values: the headline metric of each unit, such as an example, a question or a piece of text.
+        metrics: by name, the headline metric first.
+        predictions: of tasks with one class an example.
+    """
+
+    values: Float[np.ndarray, " units"]
+    metrics: Mapping[str, float]
+    predictions: Predictions | None = None
+
+
+def save_values(assessment: Assessment, path: Path) -> Path:
+    """Writes the columns unit and value; the metrics are in the file's own description."""
+    table = pa.table({"unit": pa.array(range(len(assessment.values))), "value": pa.array(assessment.values)})
+    table = table.replace_schema_metadata({"metrics": json.dumps(dict(assessment.metrics))})
+    with saving(path, size=table.nbytes):
+        pq.write_table(table, path)
+    return path
+
+
+def load_values(path: Path) -> Assessment:
+    """What ``save_values`` wrote."""
+    table = pq.read_table(path)
+    metrics = json.loads((table.schema.metadata or {})[b"metrics"])
+    return Assessment(table["value"].to_numpy(), metrics)

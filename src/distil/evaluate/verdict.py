@@ -4,7 +4,7 @@ Two intervals must agree. One resamples the test examples, with the seeds averag
 say the same? The other looks at the differences between seeds: would other seeds say the same?
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,7 @@ def decide(
     controls: Mapping[str, Shaped[np.ndarray, "seeds examples"]],
     *,
     margin: float,
+    groups: Sequence[str] | None = None,
 ) -> Verdict:
     """The verdict on per-example scores, of which higher is better.
 
@@ -62,11 +63,12 @@ def decide(
         distilled: the distilled arm's score of every example (for accuracy: 1 where right) by seed; None: no such arm.
         controls: the same for each control, same seeds, same examples.
         margin: differences inside -margin..margin count as none.
+        groups: of each example, such as its article or speaker: examples of a group are resampled together.
     """
     if distilled is None or not controls:
         missing = "no distilled arm" if distilled is None else "no control"
         return Verdict("NOT TESTED", notes=(f"The recipe has {missing}, so nothing was compared.",))
-    against = {name: compare(distilled, scores) for name, scores in controls.items()}
+    against = {name: compare(distilled, scores, groups=groups) for name, scores in controls.items()}
     best = max(controls, key=lambda name: float(controls[name].mean()))
     lowest, highest = against[best].equivalence_interval
     if all(comparison.lowest > 0 for comparison in against.values()):
@@ -81,14 +83,22 @@ def decide(
 
 
 def compare(
-    distilled: Shaped[np.ndarray, "seeds examples"], control: Shaped[np.ndarray, "seeds examples"]
+    distilled: Shaped[np.ndarray, "seeds examples"],
+    control: Shaped[np.ndarray, "seeds examples"],
+    *,
+    groups: Sequence[str] | None = None,
 ) -> Comparison:
-    """Difference of the means, with a paired bootstrap over examples (BCa) and a paired t interval over seeds."""
+    """Difference of the means, with a paired bootstrap over examples (BCa) and a paired t interval over seeds.
+
+    With ``groups`` whole groups are drawn, each with the sum of its differences and its size.
+    """
     assert distilled.shape == control.shape, "a control has other seeds or other test examples"
     differences = distilled.astype(np.float64) - control.astype(np.float64)
     by_example = differences.mean(axis=0)
     by_seed = differences.mean(axis=1)
-    interval, equivalence_interval = bootstrap_intervals(by_example, confidences=(CONFIDENCE, EQUIVALENCE_CONFIDENCE))
+    interval, equivalence_interval = bootstrap_intervals(
+        by_example, confidences=(CONFIDENCE, EQUIVALENCE_CONFIDENCE), groups=groups
+    )
     return Comparison(
         difference=float(differences.mean()),
         interval=interval,
@@ -97,29 +107,44 @@ def compare(
     )
 
 
-def bootstrap_intervals(values: Float[np.ndarray, " examples"], *, confidences: Sequence[float]) -> list[Interval]:
+def bootstrap_intervals(
+    values: Float[np.ndarray, " examples"], *, confidences: Sequence[float], groups: Sequence[str] | None = None
+) -> list[Interval]:
     """Intervals of the mean by the bias-corrected and accelerated bootstrap (Efron 1987), all from one resampling.
 
     The resampling is fixed. Where all values are equal there is nothing to resample, and the interval is that value.
     """
     if np.ptp(values) <= ROUNDING * np.abs(values).max():
         return [(float(values[0]), float(values[0]))] * len(confidences)
+    data, statistic = _resampled(values, groups)
     intervals: list[Interval] = []
     resampled = None
     for confidence in confidences:
         resampled = stats.bootstrap(
-            (values,),
-            np.mean,
+            data,
+            statistic,
+            paired=len(data) > 1,
             confidence_level=confidence,
             n_resamples=RESAMPLES if resampled is None else 0,
             bootstrap_result=resampled,
-            batch=max(1, RESAMPLED_AT_ONCE // len(values)),
+            batch=max(1, RESAMPLED_AT_ONCE // len(data[0])),
             method="BCa",
             rng=np.random.default_rng(0),
         )
         low, high = resampled.confidence_interval
         intervals.append((float(low), float(high)))
     return intervals
+
+
+def _resampled(
+    values: np.ndarray, groups: Sequence[str] | None
+) -> tuple[tuple[np.ndarray, ...], Callable[..., np.ndarray]]:
+    """What is drawn again, and the mean of what was drawn: examples, or the sums and sizes of groups."""
+    if groups is None or len(set(groups)) < 2:
+        return (values,), np.mean
+    _, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    sums, sizes = np.bincount(numbers, weights=values), np.bincount(numbers).astype(np.float64)
+    return (sums, sizes), lambda total, size, axis=-1: total.sum(axis=axis) / size.sum(axis=axis)
 
 
 def seed_interval(values: Float[np.ndarray, " seeds"], *, confidence: float) -> Interval:
@@ -139,12 +164,14 @@ def verdict_record(
     verdict: Verdict,
     *,
     metric: str,
+    higher_is_better: bool = True,
     distilled: str | None,
     arms: Mapping[str, Sequence[float]],
     teachers: Mapping[str, float],
     seeds: Sequence[int],
     test_examples: int,
     teacher_flag: str | None,
+    baselines: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The content of ``verdict.json``."""
     best = verdict.against.get(verdict.best_control or "")
@@ -152,7 +179,7 @@ def verdict_record(
         "format": 1,
         "verdict": verdict.word,
         "metric": metric,
-        "higher_is_better": True,
+        "higher_is_better": higher_is_better,
         "confidence": CONFIDENCE,
         "difference": best.difference if best else None,
         "interval": list(best.interval) if best else None,
@@ -164,6 +191,7 @@ def verdict_record(
         "test_examples": test_examples,
         "arms": {name: {"mean": float(np.mean(values)), "values": list(values)} for name, values in arms.items()},
         "teachers": dict(teachers),
+        "baselines": dict(baselines or {}),
         "against": {
             name: {
                 "difference": comparison.difference,

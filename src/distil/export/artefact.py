@@ -1,14 +1,13 @@
 """The directory of one artefact: the file, what it needs around it, real samples to prove it by, and their hashes."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
-from safetensors.numpy import save
+from jaxtyping import Float32
 from torch import nn
 
 from distil.core.errors import ExportError
@@ -24,43 +23,14 @@ from distil.export.integrity import (
     SAMPLES_FILE,
     write_record,
 )
-from distil.export.onnx import export_onnx, quantize_onnx
+from distil.export.onnx import export_onnx, quantize_onnx, require_exportable
+from distil.export.row_quantisation import quantize_rows
+from distil.export.samples import MASK, Samples, Tokens, take
+from distil.export.samples import serialise as _serialise
 
 _PREPROCESSING_KEYS = ("class_names", "input", "preprocessing", "output")
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Real examples that an artefact is proved on.
-
-    ``inputs`` are what the model gets (preprocessed), ``reference`` the fp32 logits that the torch model gives for
-    them, ``targets`` the true classes.
-
-    Raises:
-        ExportError: the three do not belong together, or hold values that are not finite.
-    """
-
-    inputs: Float32[np.ndarray, "samples channels height width"]
-    reference: Float32[np.ndarray, "samples classes"]
-    targets: Int64[np.ndarray, " samples"]
-
-    def __post_init__(self) -> None:
-        found = f"inputs {self.inputs.shape}, reference {self.reference.shape}, targets {self.targets.shape}"
-        if self.inputs.ndim != 4 or self.reference.ndim != 2 or self.targets.ndim != 1:
-            raise ExportError(
-                f"samples: expected inputs [N, C, H, W], reference [N, classes] and targets [N]; found {found}."
-            )
-        if not 0 < len(self.inputs) == len(self.reference) == len(self.targets):
-            raise ExportError(f"samples: expected the same number of each, and at least one; found {found}.")
-        if not (np.isfinite(self.inputs).all() and np.isfinite(self.reference).all()):
-            raise ExportError(
-                "samples: inputs or reference outputs hold NaN or infinity; such a model is not exported."
-            )
-        if self.targets.min() < 0 or self.targets.max() >= self.reference.shape[1]:
-            raise ExportError(
-                f"samples: targets lie in {self.targets.min()}..{self.targets.max()}, "
-                f"but the model has {self.reference.shape[1]} classes."
-            )
+_HASHED_FILES = (MODEL_FILE, PREPROCESSING_FILE, SAMPLES_FILE, LOADER_FILE)
+_OWN_FILES = (*_HASHED_FILES, RECORD_FILE, PARITY_FILE, LATENCY_FILE)
 
 
 def write_artefact(
@@ -71,6 +41,7 @@ def write_artefact(
     calibration: Float32[np.ndarray, "examples channels height width"] | None,
     preprocessing: dict[str, Any],
     precision: Precision,
+    extra_files: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Writes one artefact and everything its verification reads; an older one in ``directory`` is replaced.
 
@@ -81,43 +52,63 @@ def write_artefact(
         directory: made where it is missing.
         model: comes back as it was.
         samples: real examples, for parity.
-        calibration: preprocessed training images; needed for int8, not used for fp32.
+        calibration: preprocessed training images; needed for int8, not used for fp32. None for texts, whose int8 takes
+            its ranges from each token.
         preprocessing: the content of ``labels_and_preprocessing.json``.
         precision: of weights and activations in the file.
+        extra_files: by name, what else the loader needs: the tokenizer of a text model.
 
     Returns:
         The files written, ``artefact.json`` last.
 
     Raises:
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
-        ExportError: the model cannot be exported, or samples, classes and preprocessing do not fit together.
+        ExportError: the model cannot be exported, or samples, classes, files and preprocessing do not fit together.
     """
+    extra_files = dict(extra_files or {})
     _check_preprocessing(preprocessing, samples)
+    _check_extra_files(extra_files, preprocessing)
     directory.mkdir(parents=True, exist_ok=True)
     _remove_previous(directory)
-    _write_model(directory / MODEL_FILE, model, samples, calibration, precision)
+    _write_model(directory / MODEL_FILE, model, samples, calibration, precision, preprocessing["output"]["name"])
     write_json(directory / PREPROCESSING_FILE, preprocessing)
     write_atomically(directory / SAMPLES_FILE, _serialise(samples))
-    write_atomically(directory / LOADER_FILE, Path(__file__).with_name("predict_template.txt").read_bytes())
-    names = [MODEL_FILE, PREPROCESSING_FILE, SAMPLES_FILE, LOADER_FILE]
+    template = "predict_template.txt" if isinstance(samples.inputs, np.ndarray) else "predict_text_template.txt"
+    write_atomically(directory / LOADER_FILE, Path(__file__).with_name(template).read_bytes())
+    for name, content in extra_files.items():
+        write_atomically(directory / name, content)
+    names = [*_HASHED_FILES, *extra_files]
     write_record(directory, names, precision=precision)
     return [directory / name for name in [*names, RECORD_FILE]]
 
 
 def _write_model(
-    path: Path, model: nn.Module, samples: Samples, calibration: np.ndarray | None, precision: Precision
+    path: Path, model: nn.Module, samples: Samples, calibration: np.ndarray | None, precision: Precision, output: str
 ) -> None:
-    parameter = next(model.parameters(), None)
-    example = torch.from_numpy(samples.inputs[:1].copy()).to(parameter.device if parameter is not None else "cpu")
+    of_images = isinstance(samples.inputs, np.ndarray)
+    if not of_images and calibration is not None:
+        raise ExportError(f"{path}: int8 of texts takes no calibration; give none.")
     if precision == "fp32":
-        export_onnx(model, example, path)
+        export_onnx(model, _example(model, samples), path, output=output)
         return
-    if calibration is None:
+    if of_images and calibration is None:
         raise ExportError(f"{path}: int8 needs calibration images, found none. Give a few hundred training images.")
     with tempfile.TemporaryDirectory(prefix="distil-export-") as temporary:
         fp32 = Path(temporary) / MODEL_FILE
-        export_onnx(model, example, fp32)
-        quantize_onnx(fp32, path, calibration)
+        export_onnx(model, _example(model, samples), fp32, output=output)
+        if calibration is None:
+            quantize_rows(fp32, path)
+        else:
+            quantize_onnx(fp32, path, calibration)
+
+
+def _example(model: nn.Module, samples: Samples) -> Any:
+    parameter = next(model.parameters(), None)
+    device = parameter.device if parameter is not None else "cpu"
+    first = take(samples.inputs, slice(0, 1))
+    if isinstance(first, np.ndarray):
+        return torch.from_numpy(first.copy()).to(device)
+    return {name: torch.from_numpy(value.copy()).to(device) for name, value in first.items()}
 
 
 def _remove_previous(directory: Path) -> None:
@@ -128,24 +119,48 @@ def _remove_previous(directory: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _serialise(samples: Samples) -> bytes:
-    tensors = {"inputs": samples.inputs, "reference": samples.reference, "targets": samples.targets}
-    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
-
-
 def _check_preprocessing(preprocessing: dict[str, Any], samples: Samples) -> None:
     missing = [key for key in _PREPROCESSING_KEYS if key not in preprocessing]
     if missing:
-        raise ExportError(f"labels_and_preprocessing.json: the keys {', '.join(missing)} are missing.")
-    num_classes = samples.reference.shape[1]
-    if len(preprocessing["class_names"]) != num_classes:
+        raise ExportError(f"{PREPROCESSING_FILE}: the keys {', '.join(missing)} are missing.")
+    names = preprocessing["class_names"]
+    if samples.of_tokens and not names:
+        require_exportable("causal-lm")
+    num_classes = samples.reference.shape[-1]
+    if len(names) != num_classes and (names or samples.targets is not None):
+        raise ExportError(f"{PREPROCESSING_FILE}: {len(names)} class names for a model with {num_classes} classes.")
+    if isinstance(samples.inputs, np.ndarray):
+        _check_images(preprocessing["input"], samples.inputs)
+    else:
+        _check_tokens(preprocessing["input"], samples.inputs)
+
+
+def _check_images(declared: Mapping[str, Any], inputs: np.ndarray) -> None:
+    shape = tuple(declared[axis] for axis in ("channels", "height", "width"))
+    if shape != inputs.shape[1:]:
         raise ExportError(
-            f"labels_and_preprocessing.json: {len(preprocessing['class_names'])} class names for a model with "
-            f"{num_classes} classes."
+            f"{PREPROCESSING_FILE}: input {shape} (channels, height, width), but the samples have {inputs.shape[1:]}."
         )
-    declared = tuple(preprocessing["input"][axis] for axis in ("channels", "height", "width"))
-    if declared != samples.inputs.shape[1:]:
+
+
+def _check_tokens(declared: Mapping[str, Any], inputs: Tokens) -> None:
+    if declared["names"] != list(inputs):
         raise ExportError(
-            f"labels_and_preprocessing.json: input {declared} (channels, height, width), but the samples have "
-            f"{samples.inputs.shape[1:]}."
+            f"{PREPROCESSING_FILE}: input names {declared['names']}, but the samples have {list(inputs)}."
+        )
+    tokens = inputs[MASK].shape[1]
+    if tokens > declared["max_length"]:
+        raise ExportError(
+            f"{PREPROCESSING_FILE}: texts of {declared['max_length']} tokens at most, but the samples have {tokens}."
+        )
+
+
+def _check_extra_files(files: Mapping[str, bytes], preprocessing: dict[str, Any]) -> None:
+    refused = [name for name in files if Path(name).name != name or name in _OWN_FILES]
+    if refused:
+        raise ExportError(f"extra files: {', '.join(refused)} is no name of a file beside ours in one directory.")
+    tokenizer = preprocessing["preprocessing"].get("tokenizer")
+    if tokenizer is not None and tokenizer not in files:
+        raise ExportError(
+            f"{PREPROCESSING_FILE}: the tokenizer {tokenizer} is not among the extra files {list(files)}."
         )

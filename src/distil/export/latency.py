@@ -3,10 +3,14 @@
 All artefacts are measured in this one process, on one thread of one core, one example at a time, in rounds A B C,
 C B A, A B C ...: whatever else the machine does meets all of them alike. A ``latency.json`` is written into each
 directory.
+
+Texts are cut or padded to one number of tokens, where all artefacts read by the same tokenizer. Where they do not, as
+of words and of characters, that would be more text for one than for another: then each text keeps its own length.
 """
 
 import argparse
 import gc
+import json
 import os
 import platform
 import sys
@@ -18,15 +22,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from safetensors.numpy import load_file
 
 from distil.core.errors import DistilError, ExportError
 from distil.core.files import write_json
-from distil.export.integrity import LATENCY_FILE, MODEL_FILE, SAMPLES_FILE, check_artefact
-from distil.export.runtime import compute_logits, open_session, runtime_name
+from distil.export.integrity import LATENCY_FILE, MODEL_FILE, PREPROCESSING_FILE, SAMPLES_FILE, check_artefact
+from distil.export.runtime import OUTPUT_NAME, compute_logits, open_session, runtime_name
+from distil.export.samples import Inputs, at_length, by_name, num_rows, read_samples, take, used_columns
 
 DEFAULT_ROUNDS = 60
 DEFAULT_SECONDS = 3.0
+DEFAULT_TOKENS = 32
 # Two networks of one shape, which are equally fast, differed by up to 1% in 5 of 12 processes, each time with intervals
 # far apart: their places in memory differ, and no sampling within one process can see that.
 SMALLEST_CLAIM = 1.05
@@ -42,13 +47,23 @@ _SETTLED = 0.02
 
 @dataclass(frozen=True)
 class Contestant:
-    """One artefact, loaded and ready to be timed."""
+    """One artefact, loaded and ready to be timed.
+
+    Attributes:
+        directory: what it is known by.
+        session: whose ``run(names of outputs, inputs by name)`` is timed.
+        inputs: one example each.
+        output: the name of what it says.
+        tokens: of each text; None for images, and for texts that keep their own length.
+    """
 
     directory: Path
     sha256: str
     session: Any
-    inputs: list[np.ndarray]
+    inputs: Sequence[Inputs]
     load_ms: float
+    output: str = OUTPUT_NAME
+    tokens: int | None = None
 
 
 def median_interval(blocks_ms: Float64[np.ndarray, "rounds samples"]) -> list[float]:
@@ -97,6 +112,7 @@ def measure_latency(
     reference: Path | None = None,
     rounds: int = DEFAULT_ROUNDS,
     seconds: float = DEFAULT_SECONDS,
+    tokens: int = DEFAULT_TOKENS,
 ) -> dict[Path, dict[str, Any]]:
     """Times artefacts against each other, and writes ``latency.json`` into each directory and the reference's.
 
@@ -106,17 +122,21 @@ def measure_latency(
         rounds: how often each artefact has its turn; at least 2.
         seconds: of measuring, for all artefacts together, warm-up not counted. A slow model may need more, because
             each has at least three runs in a round.
+        tokens: of texts, how many each is cut or padded to; fewer where an artefact takes fewer. Not used for images.
 
     Raises:
         IntegrityError, ExportError, MissingExtraError: as :func:`distil.export.verify.verify`.
     """
-    if rounds < 2 or not seconds > 0:
-        raise ExportError(f"latency: needs at least 2 rounds and more than 0 seconds, got {rounds} and {seconds:g}.")
+    if rounds < 2 or not seconds > 0 or tokens < 1:
+        raise ExportError(
+            f"latency: needs at least 2 rounds and more than 0 seconds, got {rounds} and {seconds:g}; "
+            f"and at least 1 token, got {tokens}."
+        )
     places = list(dict.fromkeys(place.resolve() for place in [*directories, *([reference] if reference else [])]))
-    contestants = [_load(place) for place in places]
-    slice_seconds = seconds / (rounds * len(contestants))
-    counts = [max(_FEWEST_IN_A_BLOCK, int(slice_seconds / _warm_up(contestant))) for contestant in contestants]
-    blocks = dict(zip(places, _measure_rounds(contestants, counts, rounds), strict=True))
+    hashes: dict[Path, str] = {place: check_artefact(place)["sha256"] for place in places}
+    length = _shared_length(places, tokens)
+    contestants = [_load(place, hashes[place], length) for place in places]
+    blocks = dict(zip(places, time_together(contestants, rounds=rounds, seconds=seconds), strict=True))
     base = reference.resolve() if reference else None
     reports = {
         contestant.directory: _describe(contestant, blocks[contestant.directory])
@@ -128,6 +148,15 @@ def measure_latency(
     return reports
 
 
+def time_together(
+    contestants: Sequence[Contestant], *, rounds: int, seconds: float
+) -> list[Float64[np.ndarray, "rounds samples"]]:
+    """Milliseconds of single runs of each contestant, in turns, warm-up not counted."""
+    slice_seconds = seconds / (rounds * len(contestants))
+    counts = [max(_FEWEST_IN_A_BLOCK, int(slice_seconds / _warm_up(contestant))) for contestant in contestants]
+    return _measure_rounds(contestants, counts, rounds)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code. Pins this process to one core."""
     parser = argparse.ArgumentParser(prog="python -m distil.export.latency", description=__doc__)
@@ -135,11 +164,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, help="the artefact that speed-ups are relative to")
     parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS)
     parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="of measuring, for all together")
+    parser.add_argument("--tokens", type=int, default=DEFAULT_TOKENS, help="of each text (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         _pin_to_one_core()
         reports = measure_latency(
-            options.directories, reference=options.reference, rounds=options.rounds, seconds=options.seconds
+            options.directories,
+            reference=options.reference,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            tokens=options.tokens,
         )
     except DistilError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -149,15 +183,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load(directory: Path) -> Contestant:
-    record = check_artefact(directory)
-    inputs = load_file(directory / SAMPLES_FILE)["inputs"][:_NUM_INPUTS]
+def _shared_length(places: Sequence[Path], tokens: int) -> int | None:
+    """How many tokens each text has; None for images, and where a token is not the same piece of text for all."""
+    cards = {place: json.loads((place / PREPROCESSING_FILE).read_bytes()) for place in places}
+    if any(card["input"].get("kind") != "text" for card in cards.values()):
+        return None
+    pieces = {_tokenizer(place / card["preprocessing"]["tokenizer"]) for place, card in cards.items()}
+    return min(tokens, *(card["input"]["max_length"] for card in cards.values())) if len(pieces) == 1 else None
+
+
+def _tokenizer(path: Path) -> str:
+    """Without what says only where texts are cut and how they are padded."""
+    content = json.loads(path.read_bytes())
+    return json.dumps({key: value for key, value in content.items() if key not in ("truncation", "padding")})
+
+
+def _load(directory: Path, sha256: str, tokens: int | None) -> Contestant:
+    card = json.loads((directory / PREPROCESSING_FILE).read_bytes())
+    inputs = read_samples(directory / SAMPLES_FILE).inputs
+    singles = [
+        _single(take(inputs, slice(row, row + 1)), tokens, card["input"].get("pad_id", 0))
+        for row in range(min(num_rows(inputs), _NUM_INPUTS))
+    ]
     start = time.perf_counter_ns()
     session = open_session(directory / MODEL_FILE)
     load_ms = (time.perf_counter_ns() - start) / 1e6
-    singles = [np.ascontiguousarray(inputs[index : index + 1]) for index in range(len(inputs))]
-    compute_logits(session, singles[0])  # an artefact that cannot run fails here, with its message
-    return Contestant(directory, record["sha256"], session, singles, load_ms)
+    output = card["output"]["name"]
+    compute_logits(session, singles[0], output=output)  # an artefact that cannot run fails here, with its message
+    return Contestant(directory, sha256, session, singles, load_ms, output, tokens)
+
+
+def _single(inputs: Inputs, tokens: int | None, pad_id: int) -> Inputs:
+    """One example in memory of its own: an image, or a text of ``tokens`` tokens, or of as many as it has."""
+    if isinstance(inputs, np.ndarray):
+        return np.ascontiguousarray(inputs)
+    columns = used_columns(inputs)
+    length = columns.stop - columns.start if tokens is None else tokens
+    return {name: np.ascontiguousarray(value) for name, value in at_length(inputs, length, pad_id=pad_id).items()}
 
 
 def _warm_up(contestant: Contestant) -> float:
@@ -190,12 +252,13 @@ def _measure_rounds(
 
 def _time_block(contestant: Contestant, count: int) -> Float64[np.ndarray, " samples"]:
     """Milliseconds of ``count`` single runs, each on the next example."""
-    run, inputs, clock = contestant.session.run, contestant.inputs, time.perf_counter_ns
+    run, clock, outputs = contestant.session.run, time.perf_counter_ns, [contestant.output]
+    feeds = [by_name(inputs) for inputs in contestant.inputs]
     nanoseconds = np.empty(count, dtype=np.int64)
     for index in range(count):
-        feed = {"images": inputs[index % len(inputs)]}
+        feed = feeds[index % len(feeds)]
         start = clock()
-        run(["logits"], feed)
+        run(outputs, feed)
         nanoseconds[index] = clock() - start
     return nanoseconds / 1e6
 
@@ -206,6 +269,7 @@ def _describe(contestant: Contestant, blocks_ms: np.ndarray) -> dict[str, Any]:
         "runtime": runtime_name(),
         "threads": 1,
         "batch_size": 1,
+        "tokens": contestant.tokens,
         "rounds": len(blocks_ms),
         "num_samples": blocks_ms.size,
         "p50_ms": float(np.median(blocks_ms)),

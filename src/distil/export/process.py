@@ -31,9 +31,14 @@ def verify_in_fresh_process(directory: Path, *, min_agreement: float | None = No
 
 
 def measure_latency_in_fresh_process(
-    directories: Sequence[Path], reference: Path | None = None
+    directories: Sequence[Path], reference: Path | None = None, *, tokens: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """The contents of the ``latency.json`` of every directory and of the reference, measured together.
+
+    Args:
+        directories: artefacts.
+        reference: the artefact that speed-ups are relative to.
+        tokens: of texts, how many each is cut or padded to; by default 32.
 
     Returns:
         By directory, as it was given.
@@ -42,6 +47,7 @@ def measure_latency_in_fresh_process(
         IntegrityError, ExportError, MissingExtraError: as :func:`verify_in_fresh_process`.
     """
     options = [] if reference is None else ["--reference", str(reference.resolve())]
+    options += [] if tokens is None else ["--tokens", str(tokens)]
     _run_module("distil.export.latency", [*(str(directory.resolve()) for directory in directories), *options])
     measured = [*directories, *([] if reference is None else [reference])]
     return {str(directory): json.loads((directory / LATENCY_FILE).read_bytes()) for directory in measured}

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from distil.core.errors import ExportError, MissingExtraError
+from distil.export.samples import Inputs, by_name
 
-INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
 _ERRORS_ONLY = 3
 
@@ -35,16 +35,18 @@ def open_session(path: Path) -> Any:
         raise ExportError(f"{path}: {runtime_name()} cannot load this file: {error}") from error
 
 
-def compute_logits(session: Any, inputs: np.ndarray) -> np.ndarray:
+def compute_logits(session: Any, inputs: Inputs, *, output: str = OUTPUT_NAME) -> np.ndarray:
     """The artefact's outputs for one batch.
 
     Raises:
-        ExportError: the runtime refuses the batch, for example its size.
+        ExportError: the runtime refuses the batch, for example its size or its length.
     """
+    feed = by_name(inputs)
     try:
-        return session.run([OUTPUT_NAME], {INPUT_NAME: inputs})[0]
+        return session.run([output], feed)[0]
     except Exception as error:  # the runtime's own exceptions have no common base
-        raise ExportError(f"the artefact cannot run a batch of shape {inputs.shape}: {error}") from error
+        shape = next(iter(feed.values())).shape
+        raise ExportError(f"the artefact cannot run a batch of shape {shape}: {error}") from error
 
 
 def _onnxruntime() -> Any:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from distil.core.errors import CompatibilityError
 from distil.data.batch import Batch
+from distil.losses.sparse import largest_classes
 from distil.models.tap import Outputs, Tap, Taps
-from distil.tasks.score import Scores, score
+from distil.tasks.score import Ask, Scores, ask_plainly, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class FrozenTeacher:
         self._taps: Taps | None = None
         self._tapped: tuple[Tap, ...] = ()
 
-    def __call__(self, batch: Batch) -> Float[Tensor, "batch classes"]:
+    def __call__(self, batch: Batch) -> Float[Tensor, "batch *tokens classes"]:
         """Logits for the batch's own view of this teacher."""
         return self.observe(batch, ()).logits
 
@@ -56,6 +57,19 @@ class FrozenTeacher:
         with torch.no_grad():
             outputs = self._taps.observe(self._model, batch.inputs[self.name])
         return Outputs(self._ordered(outputs.logits), outputs.taps)
+
+    def keep_largest(self, batches: Iterable[Batch], *, k: int, temperature: float) -> "Kept":
+        """The k likeliest classes of what the teacher says about many examples, with what all others have together."""
+        ids, said = [], []
+        for batch in batches:
+            logits = self(batch.to(self._device))
+            found = largest_classes(logits, k=k, temperature=temperature)
+            assert found.log_rest is not None
+            ids.append(batch.ids)
+            said.append(tuple(value.cpu() for value in (found.indices, found.log_probabilities, found.log_rest)))
+        indices, log_probabilities, log_rest = (torch.cat(values) for values in zip(*said, strict=True))
+        nothing = log_probabilities[..., :0]
+        return Kept(torch.cat(ids), Outputs(nothing, largest=(indices, log_probabilities, log_rest)))
 
     def keep(self, batches: Iterable[Batch], taps: Sequence[Tap]) -> "Kept":
         """What the teacher says about many examples, in float32 on the CPU."""
@@ -75,10 +89,10 @@ class FrozenTeacher:
             self._taps.close()
             self._taps = None
 
-    def scores(self, batches: Iterable[Batch]) -> Scores:
-        """Logits for many batches, with their labels."""
+    def scores(self, batches: Iterable[Batch], *, ask: Ask = ask_plainly) -> Scores:
+        """Its answers to many batches, with their labels; ``ask`` is what is kept of an answer."""
         self._ensure_eval()
-        scores = score(self._model, batches, view=self.name, device=self._device)
+        scores = score(self._model, batches, view=self.name, device=self._device, ask=ask)
         return Scores(ids=scores.ids, logits=self._ordered(scores.logits), labels=scores.labels)
 
     def as_module(self) -> nn.Module:
@@ -87,7 +101,7 @@ class FrozenTeacher:
         return self._model if self._order is None else nn.Sequential(self._model, _Reorder(self._order.cpu()))
 
     def _ordered(self, logits: Tensor) -> Tensor:
-        return logits if self._order is None else logits[:, self._order.to(logits.device)]
+        return logits if self._order is None else logits[..., self._order.to(logits.device)]
 
     def _ensure_eval(self) -> None:
         # the module may also live in somebody's parent module, whose train() reaches it

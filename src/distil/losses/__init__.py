@@ -27,7 +27,7 @@ from distil.losses.map import channel_softmax_kl, flow_matrix, selectivity_mmd, 
 from distil.losses.margin import expected_negative_response, margin_squared_error
 from distil.losses.masked import hide_at_random
 from distil.losses.multi_level import class_gram_distance, example_gram_distance, multi_temperature_kl
-from distil.losses.multilabel import binary_kl
+from distil.losses.multilabel import binary_cross_entropy, binary_kl
 from distil.losses.regression import attentive_imitation, bounded_regression, error_range, output_squared_error
 from distil.losses.relation import (
     correlation_congruence,
@@ -50,6 +50,7 @@ __all__ = [
     "attention_map_mse",
     "attentive_imitation",
     "batch_correlation",
+    "binary_cross_entropy",
     "binary_kl",
     "bounded_regression",
     "calibrated_distance",

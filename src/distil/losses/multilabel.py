@@ -1,6 +1,6 @@
 """Losses on logits of classes that do not exclude each other: each a yes or no of its own. One value per example."""
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,6 +52,36 @@ def binary_kl(
     student = at_least_float32(student_logits) / temperature
     teacher = at_least_float32(teacher_logits.detach()) / temperature
     return temperature**2 * (_one_side(student, teacher) + _one_side(-student, -teacher)).sum(dim=-1)
+
+
+def binary_cross_entropy(
+    student_logits: Float[Tensor, "*batch classes"], labels: Shaped[Tensor, "*batch classes"]
+) -> Float[Tensor, "*batch"]:
+    r"""Cross-entropy of a yes or no to each class, summed over the classes, per example.
+
+    .. math:: -\sum_c \left[ y_c \log q_c + (1 - y_c) \log (1 - q_c) \right]
+
+    with q the sigmoid of the student's logits and y 1 where the class is right.
+
+    Args:
+        student_logits: one score a class, 0 at even odds; gradient flows here. Half precision is computed in float32.
+        labels: 0 or 1, or a share of yes, for each class.
+
+    Returns:
+        Nats, >= 0. A sum over the classes, so it grows with their number.
+
+    Raises:
+        CompatibilityError: the shapes differ.
+
+    Source: Bishop 2006, *Pattern Recognition and Machine Learning*, section 4.3.2, for each class by itself.
+
+    >>> import torch
+    >>> binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[1, 0]]))  # log 2 for each class
+    tensor([1.3863])
+    """
+    require_same_shape(student_logits, labels, what="logits and labels")
+    student = at_least_float32(student_logits)
+    return F.binary_cross_entropy_with_logits(student, labels.to(student.dtype), reduction="none").sum(dim=-1)
 
 
 def _one_side(

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from distil.core.errors import ModelError
+from distil.core.inputs import Inputs, take_rows
 
 Capture = Callable[[Tensor], None]
 Shape = tuple[int, ...]
@@ -88,7 +89,7 @@ def hook_attention(model: nn.Module, layer: AttentionLayer, take: str, capture: 
     return [projection.register_forward_hook(after)]
 
 
-def attention_shapes(model: nn.Module, example: Tensor) -> dict[str, dict[str, Shape]]:
+def attention_shapes(model: nn.Module, example: Inputs) -> dict[str, dict[str, Shape]]:
     """For every attention layer, the shape of what can be taken for one example, seen in a pass in evaluation mode.
 
     Left out is attention within windows, where the first axis is not the batch, among channels, and what is no
@@ -107,7 +108,7 @@ def attention_shapes(model: nn.Module, example: Tensor) -> dict[str, dict[str, S
 
 
 def _seen(
-    model: nn.Module, example: Tensor, layers: Iterable[AttentionLayer], takes: Iterable[str]
+    model: nn.Module, example: Inputs, layers: Iterable[AttentionLayer], takes: Iterable[str]
 ) -> dict[str, dict[str, Shape]]:
     seen: dict[str, dict[str, Shape]] = {layer.name: {} for layer in layers}
 
@@ -125,7 +126,7 @@ def _seen(
                 if take != "attention" or layer.probabilities != "nowhere":
                     handles += hook_attention(model, layer, take, note(layer.name, take))
         with torch.no_grad():
-            model(example[:1])
+            model(take_rows(example, slice(0, 1)))
     finally:
         for handle in handles:
             handle.remove()

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_serializer, field_validator
 
 from distil.core.config import Config, Count, Probability, StringIsKind
+from distil.models.text_config import HuggingFaceModelConfig, TextCnnConfig
 
 
 class MlpConfig(Config):
@@ -80,7 +81,14 @@ class ModuleConfig(Config):
 
 ModelConfig = Annotated[
     Annotated[
-        MlpConfig | ConvNetConfig | TimmConfig | TorchvisionModelConfig | ModuleConfig, Field(discriminator="kind")
+        MlpConfig
+        | ConvNetConfig
+        | TimmConfig
+        | TorchvisionModelConfig
+        | HuggingFaceModelConfig
+        | TextCnnConfig
+        | ModuleConfig,
+        Field(discriminator="kind"),
     ],
     StringIsKind,
 ]
@@ -95,7 +103,7 @@ class FileWeights(Config):
 
 
 class PretrainedWeights(Config):
-    """The weights that timm or torchvision publish for the model."""
+    """The weights that timm, torchvision or a folder of transformers have for the model."""
 
     kind: Literal["pretrained"] = "pretrained"
 

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from distil.core.errors import ModelError
+from distil.core.inputs import Inputs, shapes_of, take_rows
 from distil.models.attention import attention_shapes
 
 Shape = tuple[int, ...]
@@ -62,7 +63,8 @@ class ModelDescription:
     """Facts about a network.
 
     Attributes:
-        num_classes: numbers in its output for an example.
+        num_classes: numbers in its output for an example, or for a token.
+        num_tokens: of the text it was measured on; None: it takes no texts.
         num_parameters: of all its weights; buffers, such as running means, are not counted.
         size_bytes: of weights and buffers as they are stored.
         multiply_accumulates: for one example.
@@ -70,13 +72,14 @@ class ModelDescription:
     """
 
     num_classes: int
+    num_tokens: int | None = None
     num_parameters: int = 0
     size_bytes: int = 0
     multiply_accumulates: int = 0
     layers: tuple[Layer, ...] = field(default=(), repr=False)
 
 
-def describe_model(model: nn.Module, example: Tensor) -> ModelDescription:
+def describe_model(model: nn.Module, example: Inputs) -> ModelDescription:
     """Runs one example through the model in evaluation mode; the model is left as it was.
 
     Raises:
@@ -97,10 +100,10 @@ def describe_model(model: nn.Module, example: Tensor) -> ModelDescription:
             _watching(model) as seen,
             FlopCounterMode(display=False) as counter,
         ):
-            output = model(example[:1])
+            output = model(take_rows(example, slice(0, 1)))
         attention = attention_shapes(model, example)
     except Exception as error:  # networks raise all kinds about an input, assertions too
-        shape = list(example.shape[1:])
+        shape = shapes_of(example)
         raise ModelError(f"{type(model).__name__} cannot take an input of shape {shape}: {error}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
@@ -108,17 +111,20 @@ def describe_model(model: nn.Module, example: Tensor) -> ModelDescription:
             parameter.requires_grad_(True)
         for module, mode in modes:
             module.training = mode
-    if not isinstance(output, Tensor) or output.ndim != 2:
+    tokens = None if isinstance(example, Tensor) else example["input_ids"].shape[-1]
+    apart = not isinstance(example, Tensor) and example["input_ids"].ndim > 2
+    if not isinstance(output, Tensor) or output.ndim not in ((2,) if tokens is None else (2, 3)):
         found = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise ModelError(
-            f"{type(model).__name__} gives {found}; image classification needs logits of shape [batch, classes]"
-        )
+        needs = "image classification needs logits of shape [batch, classes]"
+        raise ModelError(f"{type(model).__name__} gives {found}; {needs if tokens is None else 'one tensor is needed'}")
     return ModelDescription(
-        num_classes=output.shape[1],
+        num_classes=output.shape[-1],
+        num_tokens=tokens,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()),
         multiply_accumulates=counter.get_total_flops() // 2,
-        layers=tuple(_layers(model, seen, _operations(model, counter), attention)),
+        # texts of one example that are read apart are rows of their own inside, which no layer of it can be told from
+        layers=() if apart else tuple(_layers(model, seen, _operations(model, counter), attention)),
     )
 
 

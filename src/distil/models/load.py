@@ -25,6 +25,7 @@ from distil.models.config import (
     TorchvisionModelConfig,
     WeightsConfig,
 )
+from distil.models.text_config import HuggingFaceModelConfig, TextCnnConfig
 
 PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy"}
 
@@ -143,6 +144,8 @@ def _build(config: ModelConfig, *, num_classes: int, image_shape: tuple[int, int
             return _timm(config, num_classes=num_classes, channels=channels, pretrained=pretrained)
         case TorchvisionModelConfig():
             return _torchvision(config, num_classes=num_classes, pretrained=pretrained)
+        case HuggingFaceModelConfig() | TextCnnConfig():
+            raise ModelError(f"a model of kind {config.kind} reads texts, and the data are images")
         case ModuleConfig():
             model = config.make()
             if not isinstance(model, nn.Module):

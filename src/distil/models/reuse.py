@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distil.core.errors import CompatibilityError, ModelError
+from distil.core.inputs import Inputs
 from distil.models.describe import first_tensor
 
 
@@ -43,9 +44,9 @@ class ReusedClassifier(nn.Module):
 def reuse_classifier(
     student: nn.Module,
     teacher: nn.Module,
-    example: Float[Tensor, "batch ..."],
+    example: Inputs,
     *,
-    teacher_example: Float[Tensor, "..."] | None = None,
+    teacher_example: Inputs | None = None,
     class_order: Sequence[int] | None = None,
 ) -> nn.Module:
     """A copy of the student that answers through the teacher's classifier.
@@ -85,7 +86,7 @@ def reuse_classifier(
 
 
 def with_classifier_of(
-    student: nn.Module, example: Float[Tensor, "batch ..."], *, teacher_width: int, num_classes: int, bias: bool = True
+    student: nn.Module, example: Inputs, *, teacher_width: int, num_classes: int, bias: bool = True
 ) -> nn.Module:
     """The same copy with weights of no meaning: for saved weights that are to be loaded where the teacher is not.
 
@@ -117,7 +118,7 @@ def with_classifier_of(
     return reusing
 
 
-def find_classifier(model: nn.Module, example: Float[Tensor, "batch ..."]) -> str:
+def find_classifier(model: nn.Module, example: Inputs) -> str:
     """The name of the last linear layer, whose output is the network's; "" where the network is that layer.
 
     Raises:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distil.core.errors import ModelError
+from distil.core.inputs import Inputs, num_rows
 from distil.models.attention import attention_layers, hook_attention
 from distil.models.describe import Layer, ModelDescription, Shape, first_tensor, is_activation
 from distil.models.tap_config import Take, TapConfig
@@ -32,18 +33,28 @@ class Tap:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a network says about a batch: its logits, and the captured values, batch first."""
+    """What a network says about a batch: its logits, and the captured values, batch first.
+
+    ``largest`` stands in place of logits where only the likeliest classes of a teacher were kept: class numbers, their
+    log-probabilities, and the logarithm of what all others have together.
+    """
 
     logits: Tensor
     taps: Mapping[Tap, Tensor] = field(default_factory=dict)
+    largest: tuple[Tensor, Tensor, Tensor] | None = None
 
     def rows(self, chosen: Tensor) -> "Outputs":
-        """The same for some examples."""
-        return Outputs(self.logits[chosen], {tap: value[chosen] for tap, value in self.taps.items()})
+        """The same for some examples, or, chosen by booleans [batch, tokens], for some tokens, without taps."""
+        taps = {} if chosen.ndim > 1 else {tap: value[chosen] for tap, value in self.taps.items()}
+        return Outputs(self.logits[chosen], taps, self._largest(lambda value: value[chosen]))
 
     def to(self, device: str) -> "Outputs":
         """The same on a device."""
-        return Outputs(self.logits.to(device), {tap: value.to(device) for tap, value in self.taps.items()})
+        taps = {tap: value.to(device) for tap, value in self.taps.items()}
+        return Outputs(self.logits.to(device), taps, self._largest(lambda value: value.to(device)))
+
+    def _largest(self, change: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor] | None:
+        return None if self.largest is None else tuple(change(value) for value in self.largest)  # type: ignore[return-value]
 
 
 class Taps:
@@ -86,7 +97,7 @@ class Taps:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def observe(self, run: Callable[[Tensor], Any], inputs: Tensor) -> Outputs:
+    def observe(self, run: Callable[[Any], Any], inputs: Inputs) -> Outputs:
         """Runs the network once.
 
         Args:
@@ -103,7 +114,7 @@ class Taps:
             self._watching, captured = False, self._captured
             self._captured = {}
         assert logits is not None
-        return Outputs(logits, {tap: _one_value(tap, captured[tap], len(inputs)) for tap in self._taps})
+        return Outputs(logits, {tap: _one_value(tap, captured[tap], num_rows(inputs)) for tap in self._taps})
 
     def close(self) -> None:
         """Removes all hooks."""

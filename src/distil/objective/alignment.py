@@ -40,9 +40,22 @@ def resolve_layers(term: LayerTermConfig, binding: Binding) -> tuple[AlignedPair
                 )
                 for pair in term.layers
             ]
-        return tuple(AlignedPair(s, t, tap_shape(s, student), tap_shape(t, teacher)) for s, t in taps)
+        return tuple(AlignedPair(s, t, unit_shape(s, student), unit_shape(t, teacher)) for s, t in taps)
     except ModelError as error:
         raise binding.refuse(str(error)) from error
+
+
+def is_per_token(tap: Tap, description: ModelDescription) -> bool:
+    """Whether a tap has a vector for each token of a text."""
+    shape, tokens = tap_shape(tap, description), description.num_tokens
+    hidden = tap.take in ("output", "input", "pre-activation")
+    return hidden and tokens is not None and len(shape) == 2 and shape[0] == tokens
+
+
+def unit_shape(tap: Tap, description: ModelDescription) -> Shape:
+    """The shape of what is compared at once: of one example, or of one token, as texts have any number of them."""
+    shape = tap_shape(tap, description)
+    return shape[1:] if is_per_token(tap, description) else shape
 
 
 def auto_pairs(

@@ -23,7 +23,7 @@ from distil.objective.alignment import resolve_layers
 from distil.objective.attention_config import AttentionDistributions, AttentionMaps, AttentionTerm, QkvRelations
 from distil.objective.term import Binding, BoundTerm, TermInput
 
-Formula = Callable[[Tensor, Tensor], Tensor]
+Formula = Callable[..., Tensor]  # (student, teacher, mask=)
 Compared = tuple[Tap, Tap, Formula]  # of the student, of the teacher
 RELATED: tuple[Take, ...] = ("queries", "keys", "values")
 
@@ -49,8 +49,8 @@ def bind_attention(term: AttentionTerm, binding: Binding) -> BoundTerm:
             return AttentionPairs(compared, num_pairs=len(pairs))
         case QkvRelations():
 
-            def formula(student: Tensor, teacher: Tensor) -> Tensor:
-                return qkv_relation_kl(student, teacher, relation_heads=term.relation_heads)
+            def formula(student: Tensor, teacher: Tensor, *, mask: Tensor | None) -> Tensor:
+                return qkv_relation_kl(student, teacher, relation_heads=term.relation_heads, mask=mask)
 
             compared = [each for take in RELATED for each in _compared(pairs, take, formula, term, binding)]
             _require_divisible(compared, term.relation_heads, binding)
@@ -72,7 +72,7 @@ class AttentionPairs(BoundTerm):
     def forward(self, said: TermInput) -> Float[Tensor, " batch"]:
         assert said.teacher is not None
         values = [
-            formula(said.student.taps[student], said.teacher.taps[teacher])
+            formula(said.student.taps[student], said.teacher.taps[teacher], mask=said.mask)
             for student, teacher, formula in self._compared
         ]
         return torch.stack(values).sum(dim=0) / self._num_pairs
@@ -93,7 +93,9 @@ class ScorePairs(BoundTerm):
         ours, theirs = said.student.taps, said.teacher.taps
         values = [
             formula(
-                attention_scores(ours[queries], ours[keys]), attention_scores(theirs[their_queries], theirs[their_keys])
+                attention_scores(ours[queries], ours[keys]),
+                attention_scores(theirs[their_queries], theirs[their_keys]),
+                mask=said.mask,
             )
             for (queries, their_queries, formula), (keys, their_keys, _) in self._pairs
         ]

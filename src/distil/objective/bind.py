@@ -11,6 +11,8 @@ from distil.objective.attention_config import AttentionTerm
 from distil.objective.config import Term
 from distil.objective.contrast import bind_contrast
 from distil.objective.contrast_config import ContrastTerm
+from distil.objective.embedding import bind_embedding
+from distil.objective.embedding_config import EmbeddingTerm
 from distil.objective.feature import bind_feature
 from distil.objective.feature_config import FeatureTerm
 from distil.objective.feature_learned import bind_feature_learned
@@ -51,6 +53,8 @@ def bind_term(term: Term, binding: Binding) -> BoundTerm:
         return bind_feature(term, binding)
     if isinstance(term, FeatureLearnedTerm):
         return bind_feature_learned(term, binding)
+    if isinstance(term, EmbeddingTerm):
+        return bind_embedding(term, binding)
     if isinstance(term, ResponseTerm):
         return bind_response(term, binding)
     assert_never(term)

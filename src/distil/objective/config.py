@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from distil.core.config import expand_kind
 from distil.objective.attention_config import AttentionTerm
 from distil.objective.contrast_config import ContrastTerm
+from distil.objective.embedding_config import EmbeddingTerm
 from distil.objective.feature_config import FeatureTerm
 from distil.objective.feature_learned_config import FeatureLearnedTerm
 from distil.objective.label_config import LabelTerm
@@ -20,7 +21,16 @@ from distil.objective.response_config import TeacherLabels as TeacherLabels
 from distil.objective.response_config import TrueLabels as TrueLabels
 from distil.objective.term_config import TermConfig
 
-BuiltinTerm = LabelTerm | ResponseTerm | FeatureTerm | FeatureLearnedTerm | AttentionTerm | RelationTerm | ContrastTerm
+BuiltinTerm = (
+    LabelTerm
+    | ResponseTerm
+    | FeatureTerm
+    | FeatureLearnedTerm
+    | AttentionTerm
+    | RelationTerm
+    | ContrastTerm
+    | EmbeddingTerm
+)
 
 
 def _expand_term(value: Any) -> Any:

@@ -1,16 +1,25 @@
 """Terms on the labels of the data, bound."""
 
+from typing import assert_never
+
 import torch
 from torch import Tensor
 
+from distil.losses.multilabel import binary_cross_entropy
 from distil.losses.smoothing import adjusted_smoothing, smoothed_targets, target_cross_entropy
-from distil.objective.label_config import LabelTerm, SmoothedLabels
-from distil.objective.term import Binding, BoundTerm, TermInput
+from distil.objective.label_config import BinaryLabels, LabelTerm, SmoothedLabels
+from distil.objective.term import Binding, BoundTerm, FunctionTerm, TermInput
 
 
 def bind_label(term: LabelTerm, binding: Binding) -> BoundTerm:
     """The term as a module."""
-    return _Smoothed(term, num_classes=binding.student.num_classes)
+    match term:
+        case BinaryLabels():
+            return FunctionTerm(lambda said: binary_cross_entropy(said.student.logits, said.labels))
+        case SmoothedLabels():
+            return _Smoothed(term, num_classes=binding.student.num_classes)
+        case _:
+            assert_never(term)
 
 
 class _Smoothed(BoundTerm):

@@ -31,4 +31,16 @@ class SmoothedLabels(TermConfig):
         return self
 
 
-LabelTerm = SmoothedLabels
+class BinaryLabels(TermConfig):
+    """Cross-entropy of a yes or no to each class, where several may be right at once."""
+
+    needs_labels = True
+    knowledge = "labels"
+    targets = frozenset({"multi-label"})
+    source = "Bishop 2006, Pattern Recognition and Machine Learning, section 4.3.2, for each class"
+    summary = "the labels of the data, each a yes or no"
+
+    kind: Literal["binary-labels"] = "binary-labels"
+
+
+LabelTerm = SmoothedLabels | BinaryLabels

@@ -14,8 +14,10 @@ from distil.models.describe import ModelDescription
 from distil.models.tap import Outputs, Tap
 from distil.objective.bind import bind_term
 from distil.objective.config import Term
-from distil.objective.term import Binding, BoundTerm, TermInput
+from distil.objective.response_config import TopK
+from distil.objective.term import Binding, BoundTerm
 from distil.objective.term_config import TeacherTermConfig, TermConfig
+from distil.objective.unit import Choice, Unit, unit_of
 
 Said = Outputs | Tensor  # a tensor is logits alone
 
@@ -37,12 +39,14 @@ class Requires:
         labels: whether any label is used.
         student_taps: points of the student to capture.
         teacher_taps: the same for each teacher that is asked.
+        largest: of teachers of whom no more is needed, how many of the likeliest classes at which temperature.
     """
 
     teacher_outputs: frozenset[str]
     labels: bool
     student_taps: tuple[Tap, ...] = ()
     teacher_taps: Mapping[str, tuple[Tap, ...]] = field(default_factory=dict)
+    largest: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
 class Objective:
@@ -51,6 +55,7 @@ class Objective:
     Args:
         terms: by name. A term of weight 0 is not computed.
         task: whose labels are used.
+        view: the student's input, whose padding does not count.
 
     >>> from distil.objective.response_config import SoftTargets, TrueLabels
     >>> objective = Objective({"true-labels": TrueLabels(weight=0.1), "soft-targets": SoftTargets(weight=0.9)})
@@ -59,9 +64,9 @@ class Objective:
     ['soft-targets', 'true-labels']
     """
 
-    def __init__(self, terms: Mapping[str, Term], *, task: str = "main") -> None:
+    def __init__(self, terms: Mapping[str, Term], *, task: str = "main", view: str = "student") -> None:
         self._terms = {name: term for name, term in terms.items() if term.weight > 0}
-        self._task = task
+        self._task, self._view = task, view
 
     def bind(
         self,
@@ -86,6 +91,7 @@ class Objective:
         described = _described(student)
         named: dict[str, Term] = {name: _name_teacher(name, term, list(known)) for name, term in self._terms.items()}
         bound: dict[str, BoundTerm] = {}
+        units: dict[str, Unit] = {}
         for name, term in named.items():
             teacher = _teacher_of(term)
             if teacher is not None and known[teacher].num_classes != described.num_classes and _on_logits(term):
@@ -96,7 +102,8 @@ class Objective:
             with seeded(derive("term", name, seed)):
                 binding = Binding(name, described, known[teacher] if teacher is not None else None, num_ids)
                 bound[name] = bind_term(term, binding)
-        return BoundObjective(named, bound, task=self._task)
+                units[name] = unit_of(term, bound[name], binding)
+        return BoundObjective(named, bound, units, task=self._task, view=self._view)
 
 
 class BoundObjective:
@@ -108,8 +115,17 @@ class BoundObjective:
         weights: of every term that is computed.
     """
 
-    def __init__(self, terms: Mapping[str, Term], bound: Mapping[str, BoundTerm], *, task: str) -> None:
-        self._terms, self._bound, self._task = dict(terms), dict(bound), task
+    def __init__(
+        self,
+        terms: Mapping[str, Term],
+        bound: Mapping[str, BoundTerm],
+        units: Mapping[str, Unit],
+        *,
+        task: str,
+        view: str,
+    ) -> None:
+        self._terms, self._bound, self._units = dict(terms), dict(bound), dict(units)
+        self._task, self._view = task, view
         self.module = nn.ModuleList(bound.values())
         self.weights = {name: term.weight for name, term in terms.items()}
         self.requires = _requires(self._terms, self._bound)
@@ -121,8 +137,8 @@ class BoundObjective:
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """For each term, the number of units it supervises in the batch. Needs no forward pass."""
-        labelled = int(batch.present[self._task].sum())
-        return {name: labelled if term.needs_labels else len(batch) for name, term in self._terms.items()}
+        chosen = Choice(batch, task=self._task, view=self._view)
+        return {name: chosen.count(term, self._units[name]) for name, term in self._terms.items()}
 
     def __call__(self, student: Said, knowledge: Mapping[str, Said], batch: Batch, counts: Mapping[str, int]) -> Loss:
         """The share of a (micro-)batch in the loss of the global batch.
@@ -151,10 +167,8 @@ class BoundObjective:
         self, name: str, term: TermConfig, said: Outputs, heard: Mapping[str, Outputs], batch: Batch, count: int
     ) -> Tensor:
         teacher = _teacher_of(term)
-        labels, present = batch.targets[self._task], batch.present[self._task]
-        given = TermInput(said, heard[teacher] if teacher is not None else None, labels, batch.ids)
-        if term.needs_labels and not bool(present.all()):
-            given = _rows(given, present)
+        chosen = Choice(batch, task=self._task, view=self._view)
+        given = chosen.given(term, self._units[name], said, heard[teacher] if teacher is not None else None)
         values = self._bound[name](given)
         if term.scope == "example":
             return values.sum() / max(count, 1)
@@ -177,7 +191,16 @@ def _requires(terms: Mapping[str, TermConfig], bound: Mapping[str, BoundTerm]) -
         labels=any(term.needs_labels for term in terms.values()),
         student_taps=tuple(dict.fromkeys(tap for each in bound.values() for tap in each.student_taps)),
         teacher_taps={teacher: tuple(taps) for teacher, taps in asked.items()},
+        largest={teacher: found for teacher in asked if (found := _largest(terms, teacher)) is not None},
     )
+
+
+def _largest(terms: Mapping[str, TermConfig], teacher: str) -> tuple[int, float] | None:
+    listening = [term for term in terms.values() if _teacher_of(term) == teacher]
+    if not all(isinstance(term, TopK) for term in listening):
+        return None
+    wanted = {(term.k, term.temperature) for term in listening if isinstance(term, TopK)}
+    return wanted.pop() if len(wanted) == 1 else None
 
 
 def _described(model: ModelDescription | int) -> ModelDescription:
@@ -188,17 +211,8 @@ def _said(outputs: Said) -> Outputs:
     """Captured values in at least float32: projectors are, also where the networks run in half precision."""
     if isinstance(outputs, Tensor):
         return Outputs(outputs)
-    return Outputs(outputs.logits, {tap: at_least_float32(value) for tap, value in outputs.taps.items()})
-
-
-def _rows(given: TermInput, present: Tensor) -> TermInput:
-    rows = present.cpu()
-    return TermInput(
-        student=given.student.rows(present),
-        teacher=given.teacher.rows(present) if given.teacher is not None else None,
-        labels=given.labels[present],
-        ids=given.ids[rows],
-    )
+    taps = {tap: at_least_float32(value) for tap, value in outputs.taps.items()}
+    return Outputs(outputs.logits, taps, outputs.largest)
 
 
 def _teacher_of(term: TermConfig) -> str | None:
@@ -206,7 +220,7 @@ def _teacher_of(term: TermConfig) -> str | None:
 
 
 def _on_logits(term: TermConfig) -> bool:
-    return term.knowledge == "responses"
+    return term.knowledge == "responses" and "embeddings" not in term.targets
 
 
 def _name_teacher(name: str, term: Term, teachers: Sequence[str]) -> Term:

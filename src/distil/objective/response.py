@@ -19,7 +19,7 @@ from distil.losses.logit import (
 from distil.losses.multi_level import class_gram_distance, example_gram_distance, multi_temperature_kl
 from distil.losses.multilabel import binary_kl
 from distil.losses.regression import attentive_imitation, bounded_regression, output_squared_error
-from distil.losses.sparse import draw_samples, largest_classes, sampled_kl, top_k_kl
+from distil.losses.sparse import LargestClasses, draw_samples, largest_classes, sampled_kl, top_k_kl
 from distil.objective.response_config import (
     AttentiveImitation,
     BinaryKl,
@@ -119,6 +119,9 @@ def _divergence(term: DivergenceTerm, said: TermInput) -> Tensor:
 
 
 def _on_logits(term: LogitTerm, said: TermInput) -> Tensor:
+    if isinstance(term, TopK) and said.teacher is not None and said.teacher.largest is not None:
+        kept = LargestClasses(*said.teacher.largest)
+        return top_k_kl(said.student.logits, kept, temperature=term.temperature, tail=term.tail)
     student, teacher = _pair(said, standardise=False)
     match term:
         case LogitMse():
@@ -143,6 +146,9 @@ def _on_logits(term: LogitTerm, said: TermInput) -> Tensor:
 
 
 def _on_numbers(term: NumberTerm, said: TermInput) -> Tensor:
+    if isinstance(term, TopK) and said.teacher is not None and said.teacher.largest is not None:
+        kept = LargestClasses(*said.teacher.largest)
+        return top_k_kl(said.student.logits, kept, temperature=term.temperature, tail=term.tail)
     student, teacher = _pair(said, standardise=False)
     match term:
         case RegressionMse():

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from torch import Tensor
-
 from distil.core.errors import CompatibilityError
+from distil.core.inputs import Inputs
 from distil.core.seeds import derive, seeded
 from distil.models.describe import describe_model
 from distil.models.reuse import reuse_classifier
@@ -18,7 +17,7 @@ def with_reused_classifier(
     terms: Iterable[Term],
     teachers: Mapping[str, tuple[Network, Sequence[int] | None]],
     *,
-    examples: Mapping[str, Tensor],
+    examples: Mapping[str, Inputs],
     seed: int,
 ) -> Network:
     """The network as it is, or, where a term of kind ``simkd`` is there, with the classifier of that term's teacher.

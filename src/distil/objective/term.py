@@ -19,12 +19,14 @@ class TermInput:
         teacher: what the term's teacher says, without gradient; None where the term has none.
         labels: targets of the task; of terms that need labels all are known.
         ids: the examples' numbers.
+        mask: of texts, for terms on attention: the tokens that are real.
     """
 
     student: Outputs
     teacher: Outputs | None
     labels: Tensor
     ids: Tensor
+    mask: Tensor | None = None
 
     @property
     def teacher_logits(self) -> Tensor:

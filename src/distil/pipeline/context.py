@@ -10,6 +10,8 @@ from distil.core.placement import Placement
 from distil.core.run_directory import RunDirectory
 from distil.data.example import Splits
 from distil.recipe.recipe import ResolvedRecipe
+from distil.tasks.choice import make_task
+from distil.tasks.task import Task
 
 Output = TypeVar("Output")
 
@@ -23,6 +25,11 @@ class Context:
     directory: RunDirectory
     placement: Placement
     interruption: Interruption
+
+    @property
+    def task(self) -> Task:
+        """What networks are to say about an example."""
+        return make_task(next(iter(self.recipe.tasks.values())))
 
     def once(
         self,

@@ -1,74 +1,97 @@
 """The final evaluation as a stage: once every student is trained the test split is opened, and the verdict is given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distil.core.files import read_json, write_atomically, write_json
-from distil.data.feed import evaluation_batches
+from distil.data.example import Examples, ImageExamples, TextExamples
+from distil.data.feed import AnyView
 from distil.evaluate.classification import confusion, fidelity, per_class, quality, reliability
 from distil.evaluate.gallery import choose_examples, gallery_record, png
-from distil.evaluate.prediction import Predictions, load_predictions, save_predictions
+from distil.evaluate.prediction import (
+    Assessment,
+    Predictions,
+    load_predictions,
+    load_values,
+    save_predictions,
+    save_values,
+)
+from distil.evaluate.slice import slice_report, slice_rows
 from distil.evaluate.teacher_flag import flag_weak_teacher
 from distil.evaluate.verdict import decide, verdict_record
 from distil.models.describe import ModelDescription
 from distil.objective.response_config import SoftTargets
+from distil.pipeline.baseline import measure_baselines
 from distil.pipeline.context import Context
 from distil.pipeline.student import VIEW, TrainedStudent
 from distil.pipeline.teacher import Faculty, ReadyTeacher
 from distil.pipeline.training import TrainedModel
 from distil.pipeline.tuning import tuning_notes
-from distil.tasks.image_classification import METRIC
 from distil.tasks.score import Scores, score
+from distil.tasks.task import Task
 
 Students = Mapping[str, Sequence[TrainedStudent]]  # arm -> one for each seed
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What every model said about the test split."""
+    """How good every model is on the test split, and what good a model without training would be."""
 
-    teachers: Mapping[str, Predictions]
-    students: Mapping[str, Sequence[Predictions]]
+    teachers: Mapping[str, Assessment]
+    students: Mapping[str, Sequence[Assessment]]
+    baselines: Mapping[str, Mapping[str, Any]]
 
 
 def evaluate(context: Context, faculty: Faculty, students: Students) -> Evaluation:
-    """Predictions and ``evaluation.json`` of every teacher and student on the test split."""
+    """Assessment and ``evaluation.json`` of every teacher and student on the test split."""
     teachers = {name: _evaluate_teacher(context, teacher) for name, teacher in faculty.teachers.items()}
     reference = next(iter(teachers.values()), None)
     said = {arm: [_evaluate_student(context, each, reference) for each in group] for arm, group in students.items()}
-    return Evaluation(teachers=teachers, students=said)
+    return Evaluation(teachers, said, measure_baselines(context, faculty))
 
 
 def give_verdict(
     context: Context, evaluation: Evaluation, faculty: Faculty, students: Students, flag: str | None
 ) -> dict[str, Any]:
     """Writes and returns ``verdict.json``."""
-    recipe = context.recipe
-    scores = {arm: np.stack([each.correct for each in group]) for arm, group in evaluation.students.items()}
+    recipe, task = context.recipe, context.task
+    values = {arm: np.stack([each.values for each in group]) for arm, group in evaluation.students.items()}
+    scores = {arm: rows if task.higher_is_better else -rows for arm, rows in values.items()}
     controls = {name: scores[name] for name in recipe.controls}
-    verdict = decide(scores.get(recipe.distilled or ""), controls, margin=recipe.margin)
-    accuracy = {name: float(each.correct.mean()) for name, each in evaluation.teachers.items()}
-    values = {arm: [float(row.mean()) for row in rows] for arm, rows in scores.items()}
+    groups = _groups(context)
+    verdict = decide(scores.get(recipe.distilled or ""), controls, margin=recipe.margin, groups=groups)
+    of_teachers = {name: float(each.values.mean()) for name, each in evaluation.teachers.items()}
+    of_arms = {arm: [float(row.mean()) for row in rows] for arm, rows in values.items()}
     first_control = next(iter(controls), None)
-    if flag is None and accuracy and first_control is not None:
-        name = next(iter(accuracy))
-        flag = flag_weak_teacher(name, accuracy[name], first_control, values[first_control], split="test")
+    if flag is None and of_teachers and first_control is not None:
+        name = next(iter(of_teachers))
+        flag = flag_weak_teacher(
+            name,
+            of_teachers[name],
+            first_control,
+            of_arms[first_control],
+            split="test",
+            higher_is_better=task.higher_is_better,
+        )
     record = verdict_record(
         verdict,
-        metric=METRIC,
+        metric=task.metric,
+        higher_is_better=task.higher_is_better,
         distilled=recipe.distilled,
-        arms=values,
-        teachers=accuracy,
+        arms=of_arms,
+        teachers=of_teachers,
         seeds=recipe.seeds,
-        test_examples=len(context.splits.test),
+        test_examples=next(iter(values.values())).shape[1],
         teacher_flag=flag,
+        baselines=evaluation.baselines,
     )
     record["notes"] += _notes(context, faculty) + tuning_notes(context)
     write_json(context.directory.path / "verdict.json", record)
-    _write_summary(context, evaluation, verdict.best_control)
+    _write_summary(context, evaluation, scores, verdict.best_control)
     _write_gallery(context, evaluation, students, verdict.best_control)
     return record
 
@@ -77,101 +100,144 @@ def flag_teacher_before_distilling(context: Context, faculty: Faculty, control: 
     """Once the first control is trained: a warning where its teacher is no better, on the validation split."""
     if context.splits.validation is None:
         return None
+    metric = context.task.metric
     for name, teacher in faculty.teachers.items():
-        values = [each.trained.validation[METRIC] for each in control if each.trained.validation is not None]
+        values = [each.trained.validation[metric] for each in control if each.trained.validation is not None]
         if teacher.trained.validation is None or not values:
             continue
-        accuracy = teacher.trained.validation[METRIC]
-        flag = flag_weak_teacher(name, accuracy, control[0].arm, values, split="validation")
+        flag = flag_weak_teacher(
+            name,
+            teacher.trained.validation[metric],
+            control[0].arm,
+            values,
+            split="validation",
+            higher_is_better=context.task.higher_is_better,
+        )
         if flag is not None:
             context.notice(flag)
             return flag
     return None
 
 
-def _evaluate_teacher(context: Context, teacher: ReadyTeacher) -> Predictions:
-    folder = f"teachers/{teacher.name}"
+def _evaluate_teacher(context: Context, teacher: ReadyTeacher) -> Assessment:
+    folder, task = f"teachers/{teacher.name}", context.task
 
-    def predict() -> Predictions:
+    def assess() -> Assessment:
         examples = context.splits.test.open_for_final_evaluation()
-        return _predictions(
-            teacher.frozen.scores(evaluation_batches(examples, views={teacher.name: teacher.network.view}))
-        )
+        view = task.test_view(teacher.network.view, examples)
+        scores = teacher.frozen.scores(task.batches(examples, {teacher.name: view}), ask=task.ask)
+        return _assessment(task, scores, examples, view)
 
-    predictions = _predict_once(context, folder, predict)
+    assessment = _assess_once(context, folder, assess)
     _write_evaluation(
         context,
         folder,
-        predictions,
+        assessment,
         teacher.network.description,
         teacher.trained,
         labelled=teacher.labelled_examples,
         reference=None,
     )
-    return predictions
+    return assessment
 
 
-def _evaluate_student(context: Context, student: TrainedStudent, reference: Predictions | None) -> Predictions:
-    def predict() -> Predictions:
+def _evaluate_student(context: Context, student: TrainedStudent, reference: Assessment | None) -> Assessment:
+    def assess() -> Assessment:
         examples = context.splits.test.open_for_final_evaluation()
-        batches = evaluation_batches(examples, views={VIEW: student.network.view})
-        device = context.placement.device
-        return _predictions(score(student.network.model.to(device), batches, view=VIEW, device=device))
+        task, device = context.task, context.placement.device
+        view = task.test_view(student.network.view, examples)
+        batches = task.batches(examples, {VIEW: view})
+        scores = score(student.network.model.to(device), batches, view=VIEW, device=device, ask=task.ask)
+        return _assessment(task, scores, examples, view)
 
-    predictions = _predict_once(context, student.folder, predict)
+    assessment = _assess_once(context, student.folder, assess)
     labelled = int(context.splits.students.labelled.sum())
     _write_evaluation(
         context,
         student.folder,
-        predictions,
+        assessment,
         student.network.description,
         student.trained,
         labelled=labelled,
         reference=reference,
     )
-    return predictions
+    return assessment
 
 
-def _predict_once(context: Context, folder: str, predict: Any) -> Predictions:
+def _assess_once(context: Context, folder: str, assess: Callable[[], Assessment]) -> Assessment:
+    classes = context.task.one_class
     return context.once(
         f"{folder}/predictions",
         {"model": context.directory.output_hash(f"{folder}/model"), "test": context.splits.test.fingerprint()},
-        predict,
-        lambda predictions, path: [save_predictions(predictions, path / "predictions.parquet")],
-        lambda path: load_predictions(path / "predictions.parquet"),
+        assess,
+        lambda found, path: [_save(found, path / ("predictions.parquet" if classes else "values.parquet"))],
+        lambda path: (
+            _of_predictions(load_predictions(path / "predictions.parquet"))
+            if classes
+            else load_values(path / "values.parquet")
+        ),
     )
 
 
-def _predictions(scores: Scores) -> Predictions:
-    return Predictions(ids=scores.ids.numpy(), labels=scores.labels.numpy(), logits=scores.logits.numpy())
+def _assessment(task: Task, scores: Scores, examples: Examples, view: AnyView) -> Assessment:
+    if task.one_class:
+        return _of_predictions(
+            Predictions(ids=scores.ids.numpy(), labels=scores.labels.numpy(), logits=scores.logits.numpy())
+        )
+    measured = task.measure(scores, examples, view)
+    return Assessment(np.asarray(measured.values, dtype=np.float64), measured.metrics)
+
+
+def _of_predictions(predictions: Predictions) -> Assessment:
+    return Assessment(predictions.correct.astype(np.float64), quality(predictions), predictions)
+
+
+def _save(assessment: Assessment, path: Path) -> Path:
+    if assessment.predictions is not None:
+        return save_predictions(assessment.predictions, path)
+    return save_values(assessment, path)
+
+
+def _groups(context: Context) -> tuple[str, ...] | None:
+    """The group of each test unit, where the data name groups and a unit is an example."""
+    examples = context.splits.test.open_for_final_evaluation()
+    if not isinstance(examples, TextExamples) or context.task.values_of_groups:
+        return None
+    return examples.groups
 
 
 def _write_evaluation(
     context: Context,
     folder: str,
-    predictions: Predictions,
+    assessment: Assessment,
     description: ModelDescription,
     trained: TrainedModel,
     *,
     labelled: int,
-    reference: Predictions | None,
+    reference: Assessment | None,
 ) -> None:
-    class_names = context.splits.train.class_names
+    class_names, predictions = context.splits.train.class_names, assessment.predictions
     record = {
         "format": 1,
         "split": "test",
-        "num_examples": len(predictions.labels),
-        "metrics": quality(predictions) | (fidelity(predictions, reference) if reference is not None else {}),
+        "num_examples": len(assessment.values),
+        "metrics": dict(assessment.metrics),
         "num_parameters": description.num_parameters,
         "size_bytes": description.size_bytes,
         "multiply_accumulates": description.multiply_accumulates,
-        "per_class": per_class(predictions, class_names),
-        "confusion": confusion(predictions, len(class_names)),
-        "reliability": reliability(predictions),
+        "per_class": [],
+        "confusion": [],
+        "reliability": [],
         "validation": trained.validation,
         "still_improving": trained.still_improving,
         "labelled_examples": labelled,
     }
+    if predictions is not None:
+        said = reference.predictions if reference is not None else None
+        record["metrics"] = {**assessment.metrics, **(fidelity(predictions, said) if said is not None else {})}
+        record["per_class"] = per_class(predictions, class_names)
+        record["confusion"] = confusion(predictions, len(class_names))
+        record["reliability"] = reliability(predictions)
     write_json(context.directory.path / folder / "evaluation.json", record)
 
 
@@ -193,35 +259,61 @@ def _notes(context: Context, faculty: Faculty) -> list[str]:
     return notes
 
 
-def _write_summary(context: Context, evaluation: Evaluation, best_control: str | None) -> None:
+def _write_summary(
+    context: Context, evaluation: Evaluation, scores: Mapping[str, np.ndarray], best_control: str | None
+) -> None:
     folder, distilled = context.directory.path / "evaluation", context.recipe.distilled
-    inherited = {
-        arm: float(np.mean([_metric(context, arm, seed, "inherited_errors") for seed in context.recipe.seeds]))
-        for arm in evaluation.students
-        if evaluation.teachers
-    }
-    changes = []
-    if distilled is not None and best_control is not None:
-        for label, name in enumerate(context.splits.train.class_names):
-            control, student = (
-                np.mean([_class_accuracy(each, label) for each in evaluation.students[arm]])
-                for arm in (best_control, distilled)
+    inherited: dict[str, float] = {}
+    changes: list[dict[str, Any]] = []
+    if context.task.one_class:
+        inherited = {
+            arm: float(np.mean([_metric(context, arm, seed, "inherited_errors") for seed in context.recipe.seeds]))
+            for arm in evaluation.students
+            if evaluation.teachers
+        }
+        if distilled is not None and best_control is not None:
+            before, after = (
+                [_predictions(each) for each in evaluation.students[arm]] for arm in (best_control, distilled)
             )
-            support = int((evaluation.students[distilled][0].labels == label).sum())
-            if support:
-                changes.append(
-                    {
-                        "name": name,
-                        "support": support,
-                        "control": float(control),
-                        "distilled": float(student),
-                        "change": float(student - control),
-                    }
-                )
-    write_json(
-        folder / "summary.json",
-        {"inherited_errors": inherited, "per_class_change": changes, "best_control": best_control},
-    )
+            changes = _per_class_change(before, after, context.splits.train.class_names)
+    summary: dict[str, Any] = {"inherited_errors": inherited, "per_class_change": changes, "best_control": best_control}
+    if distilled is not None and best_control is not None and (slices := _slices(context)):
+        found = slice_report(scores, slices, distilled=distilled, control=best_control, groups=_groups(context))
+        summary["slices"] = [each for each in found if each["interval"] is not None]
+    write_json(folder / "summary.json", summary)
+
+
+def _per_class_change(
+    control: Sequence[Predictions], distilled: Sequence[Predictions], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    changes = []
+    for label, name in enumerate(class_names):
+        before, after = (np.mean([_class_accuracy(each, label) for each in group]) for group in (control, distilled))
+        support = int((distilled[0].labels == label).sum())
+        if support:
+            changes.append(
+                {
+                    "name": name,
+                    "support": support,
+                    "control": float(before),
+                    "distilled": float(after),
+                    "change": float(after - before),
+                }
+            )
+    return changes
+
+
+def _slices(context: Context) -> Mapping[str, np.ndarray]:
+    """Named parts of the test split, of tasks that judge whole texts."""
+    examples = context.splits.test.open_for_final_evaluation()
+    if not isinstance(examples, TextExamples) or not context.task.one_class:
+        return {}
+    return slice_rows(next(iter(examples.columns.values())))
+
+
+def _predictions(assessment: Assessment) -> Predictions:
+    assert assessment.predictions is not None
+    return assessment.predictions
 
 
 def _metric(context: Context, arm: str, seed: int, name: str) -> float:
@@ -236,11 +328,11 @@ def _class_accuracy(predictions: Predictions, label: int) -> float:
 
 def _write_gallery(context: Context, evaluation: Evaluation, students: Students, best_control: str | None) -> None:
     distilled = context.recipe.distilled
-    if distilled is None or best_control is None or not evaluation.teachers:
+    if distilled is None or best_control is None or not evaluation.teachers or not context.task.one_class:
         return
-    seed = context.recipe.seeds.index(choose_student(students[distilled]).seed)
-    student, control = evaluation.students[distilled][seed], evaluation.students[best_control][seed]
-    teacher = next(iter(evaluation.teachers.values()))
+    seed = context.recipe.seeds.index(choose_student(context, students[distilled]).seed)
+    student, control = (_predictions(evaluation.students[arm][seed]) for arm in (distilled, best_control))
+    teacher = _predictions(next(iter(evaluation.teachers.values())))
     rows = choose_examples(student, teacher, control)
     temperatures = [
         term.temperature for term in context.recipe.arms[distilled].terms.values() if isinstance(term, SoftTargets)
@@ -254,17 +346,23 @@ def _write_gallery(context: Context, evaluation: Evaluation, students: Students,
         class_names=context.splits.train.class_names,
     )
     folder = context.directory.path / "evaluation"
-    images = context.splits.test.open_for_final_evaluation().images.numpy()
+    examples = context.splits.test.open_for_final_evaluation()
     for (row, _), example in zip(rows, record["examples"], strict=True):
-        write_atomically(folder / example["image"], png(images[row]))
+        if isinstance(examples, ImageExamples):
+            example["image"] = f"gallery/{example['id']}.png"
+            write_atomically(folder / example["image"], png(examples.images[row].numpy()))
+        elif isinstance(examples, TextExamples):
+            example["text"] = "\n".join(values[row] for values in examples.columns.values())
     write_json(folder / "gallery.json", record)
 
 
-def choose_student(students: Sequence[TrainedStudent]) -> TrainedStudent:
+def choose_student(context: Context, students: Sequence[TrainedStudent]) -> TrainedStudent:
     """The student that ships: the best on validation, without such a split the first seed. Test has no say."""
 
     def rank(student: TrainedStudent) -> tuple[float, float]:
-        metrics = student.trained.validation
-        return (metrics[METRIC], -metrics["negative_log_likelihood"]) if metrics is not None else (0.0, 0.0)
+        metrics, task = student.trained.validation, context.task
+        if metrics is None:
+            return 0.0, 0.0
+        return task.signed(metrics[task.metric]), -metrics.get("negative_log_likelihood", 0.0)
 
     return max(students, key=rank)

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from distil.core.errors import CompatibilityError
-from distil.data.example import Examples
-from distil.data.feed import evaluation_batches
-from distil.data.view import View
+from distil.data.example import Examples, TextExamples
+from distil.data.feed import AnyView
+from distil.data.text_view import TextView
 from distil.knowledge.response import KeptKnowledge, Knowledge, LiveKnowledge, NoKnowledge, PermutedKnowledge
 from distil.knowledge.teacher import FrozenTeacher, Kept
 from distil.models.describe import ModelDescription
 from distil.models.tap import Outputs, Tap, tap_shape
 from distil.objective.objective import Requires
+from distil.tasks.classification import ImageClassification
 from distil.tasks.network import Network
+from distil.tasks.task import Task
 
 KEPT_BYTES = 1_000_000_000  # captured layers that are kept in memory, of all teachers together
 
@@ -25,7 +27,7 @@ class Lesson:
     """What teachers say in a stage, and the views that a batch needs for it."""
 
     knowledge: Knowledge
-    views: Mapping[str, View]
+    views: Mapping[str, AnyView]
 
 
 class Lectern:
@@ -35,14 +37,22 @@ class Lectern:
         teachers: with their networks.
         examples: that they are asked about.
         device: where their answers are wanted.
+        task: that they answer for; None: image classification.
     """
 
     def __init__(
-        self, teachers: Mapping[str, tuple[Network, FrozenTeacher]], *, examples: Examples, device: str
+        self,
+        teachers: Mapping[str, tuple[Network, FrozenTeacher]],
+        *,
+        examples: Examples,
+        device: str,
+        task: Task | None = None,
     ) -> None:
         self._teachers, self._examples, self._device = dict(teachers), examples, device
+        self._task = task or ImageClassification()
         self._logits: dict[str, Kept] = {}
         self._values: dict[tuple[str, Tap], Tensor] = {}
+        self._largest: dict[tuple[str, int, float], Kept] = {}
 
     @property
     def descriptions(self) -> dict[str, ModelDescription]:
@@ -59,7 +69,14 @@ class Lectern:
         asked = sorted(requires.teacher_outputs)
         if not asked:
             return Lesson(NoKnowledge(), {})
-        if views_change or self._size(requires) > KEPT_BYTES:
+        of_tokens = self._task.answers_for_tokens and self._task.fixed_length
+        if of_tokens and not views_change and set(asked) == set(requires.largest):
+            sparse = {name: self._kept_largest(name, *requires.largest[name]) for name in asked}
+            return Lesson(KeptKnowledge(sparse, device=self._device), {})
+        ragged = isinstance(self._examples, TextExamples) and (
+            any(requires.teacher_taps.values()) or (self._task.answers_for_tokens and not self._task.fixed_length)
+        )
+        if views_change or ragged or self._size(requires) > KEPT_BYTES:
             taps = requires.teacher_taps
             knowledge: Knowledge = LiveKnowledge([self._teachers[name][1] for name in asked], taps)
             views = {name: self._teachers[name][0].view for name in asked}
@@ -80,19 +97,33 @@ class Lectern:
             )
         return Lesson(PermutedKnowledge(knowledge, seed=permute), views)
 
+    def _kept_largest(self, name: str, k: int, temperature: float) -> Kept:
+        wanted = (name, k, temperature)
+        if wanted not in self._largest:
+            network, frozen = self._teachers[name]
+            batches = self._task.batches(self._examples, {name: network.view})
+            self._largest[wanted] = frozen.keep_largest(batches, k=k, temperature=temperature)
+        return self._largest[wanted]
+
     def _size(self, requires: Requires) -> int:
         values = (
             math.prod(tap_shape(tap, self.descriptions[name]))
             for name, taps in requires.teacher_taps.items()
             for tap in taps
         )
-        return 4 * len(self._examples) * sum(values)
+        logits = sum(self._answers(name) for name in requires.teacher_outputs) if self._task.answers_for_tokens else 0
+        return 4 * len(self._examples) * (sum(values) + logits)
+
+    def _answers(self, name: str) -> int:
+        view, description = self._teachers[name][0].view, self.descriptions[name]
+        assert isinstance(view, TextView)
+        return view.max_length * description.num_classes
 
     def _kept(self, name: str, taps: Sequence[Tap]) -> Kept:
         missing = [tap for tap in taps if (name, tap) not in self._values]
         if name not in self._logits or missing:
             network, frozen = self._teachers[name]
-            said = frozen.keep(evaluation_batches(self._examples, views={name: network.view}), missing)
+            said = frozen.keep(self._task.batches(self._examples, {name: network.view}), missing)
             self._logits[name] = Kept(said.ids, Outputs(said.outputs.logits))
             held = sum(value.numel() for value in [*self._values.values(), *said.outputs.taps.values()])
             if 4 * held > KEPT_BYTES:

@@ -1,5 +1,6 @@
 """A run directory opened for a recipe: locked, with the recipe, the data and the circumstances on record."""
 
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from distil.core.files import read_json, write_atomically
 from distil.core.interruption import interruption
 from distil.core.placement import place
 from distil.core.run_directory import RunDirectory
-from distil.data.example import Splits
+from distil.data.example import Examples, ImageExamples, Splits, TextExamples
 from distil.data.split import load_splits
 from distil.pipeline.context import Context
 from distil.recipe.recipe import ResolvedRecipe
@@ -71,7 +72,6 @@ def _record_circumstances(context: Context) -> None:
 
 def describe_data(recipe: ResolvedRecipe, splits: Splits) -> dict[str, Any]:
     """The content of ``data.json``."""
-    channels, height, width = splits.train.image_shape
     labelled = int(splits.students.labelled.sum())
     return {
         "fingerprint": splits.fingerprint(),
@@ -88,5 +88,20 @@ def describe_data(recipe: ResolvedRecipe, splits: Splits) -> dict[str, Any]:
             if teacher.stages is not None
         },
         "class_names": list(splits.train.class_names),
-        "image": {"channels": channels, "height": height, "width": width},
+        "task": next(iter(recipe.tasks.values())).kind,
+        "image": _describe_images(splits.train),
+        "text": _describe_texts(splits.train),
     }
+
+
+def _describe_images(examples: Examples) -> dict[str, int] | None:
+    if not isinstance(examples, ImageExamples):
+        return None
+    return dict(zip(("channels", "height", "width"), examples.image_shape, strict=True))
+
+
+def _describe_texts(examples: Examples) -> dict[str, Any] | None:
+    if not isinstance(examples, TextExamples):
+        return None
+    lengths = [sum(len(text) for text in row) for row in zip(*examples.columns.values(), strict=True)]
+    return {"columns": list(examples.columns), "median_characters": statistics.median(lengths)}

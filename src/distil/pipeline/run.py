@@ -44,14 +44,14 @@ def run(recipe: Recipe, run_directory: str | Path | None = None) -> RunResult:
     path = Path(run_directory) if run_directory is not None else Path("runs") / recipe.name
     with opened(resolved, path) as context:
         faculty = prepare_teachers(context)
-        for arm in resolved.arms.values():
-            bind_arm(context, faculty, arm)  # what does not fit is known before any student is trained
+        for name, arm in resolved.arms.items():
+            bind_arm(context, faculty, arm, name)  # what does not fit is known before any student is trained
         context = tune_arms(context, faculty)
         students, flag = _train_all(context, faculty)
         evaluation = evaluate(context, faculty, students)
         verdict = give_verdict(context, evaluation, faculty, students, flag)
         try:
-            ship(context, choose_student(students[resolved.distilled or next(iter(students))]), faculty)
+            ship(context, choose_student(context, students[resolved.distilled or next(iter(students))]), faculty)
         finally:  # an artefact that fails its parity is an error, and the report says by how much
             report = write_report(path)
             write_model_card(path)

@@ -1,6 +1,6 @@
 """The shipped student, read back: a network with its class names and the way to feed it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,21 @@ from torch import Tensor, nn
 from distil.core.errors import DataError, IntegrityError, ModelError
 from distil.core.files import read_json, sha256_of
 from distil.core.run_directory import RunDirectory
-from distil.data.example import Examples
-from distil.data.feed import evaluation_batches
+from distil.data.example import Examples, TextExamples
+from distil.data.feed import AnyView, evaluation_batches
 from distil.data.source import make_examples
+from distil.data.text_view import TextView
+from distil.data.tokenizer import load_tokenizer
 from distil.data.view import View
 from distil.models.config import FileWeights, ModelConfig
 from distil.models.load import build_model, load_weights
 from distil.models.reuse import with_classifier_of
+from distil.models.text_config import HuggingFaceModelConfig
+from distil.pipeline.text_shipping import FOLDER
+from distil.tasks.choice import make_task
+from distil.tasks.config import TaskConfig
 from distil.tasks.score import score
+from distil.tasks.text_network import build_text_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +35,43 @@ class ShippedStudent:
     """The student of a run, in evaluation mode.
 
     Attributes:
-        model: from the view's output to logits.
-        class_names: of its outputs.
-        view: from pixels in 0..1 to its input.
+        model: from the view's output to logits, or to embeddings.
+        class_names: of its outputs; none where they are embeddings.
+        view: from pixels in 0..1, or from texts, to its input.
     """
 
     model: nn.Module
     class_names: tuple[str, ...]
-    view: View
+    view: AnyView
 
-    def logits(self, images: np.ndarray) -> Tensor:
-        """Logits for images of shape [examples, channels, height, width], pixels 0..255."""
-        if images.ndim != 4:
-            raise DataError(f"images have shape {list(images.shape)}; expected [examples, channels, height, width]")
-        labels = np.zeros(len(images), dtype=np.int64)
-        examples: Examples = make_examples(images, labels, class_names=self.class_names, where="images")
-        return score(self.model, evaluation_batches(examples, views={"model": self.view}), view="model").logits
+    def logits(self, examples: np.ndarray | Sequence[str] | Sequence[tuple[str, ...]]) -> Tensor:
+        """What it says of each example: logits, or an embedding.
 
-    def predict(self, images: np.ndarray) -> list[str]:
-        """The class of each image."""
-        return [self.class_names[index] for index in self.logits(images).argmax(dim=-1).tolist()]
+        Args:
+            examples: images of shape [examples, channels, height, width], pixels 0..255; or texts; or pairs of texts.
+        """
+        batches = evaluation_batches(self._read(examples), views={"model": self.view}, batch_size=64)
+        return score(self.model, batches, view="model").logits
+
+    def predict(self, examples: np.ndarray | Sequence[str] | Sequence[tuple[str, ...]]) -> list[str]:
+        """The class of each image, text or pair of texts."""
+        if not self.class_names:
+            raise DataError("this student gives embeddings and no classes; call logits")
+        return [self.class_names[index] for index in self.logits(examples).argmax(dim=-1).tolist()]
+
+    def _read(self, examples: np.ndarray | Sequence[str] | Sequence[tuple[str, ...]]) -> Examples:
+        if isinstance(self.view, View):
+            if not isinstance(examples, np.ndarray) or examples.ndim != 4:
+                found = f"shape {list(examples.shape)}" if isinstance(examples, np.ndarray) else type(examples).__name__
+                raise DataError(f"images have {found}; expected an array [examples, channels, height, width]")
+            labels = np.zeros(len(examples), dtype=np.int64)
+            return make_examples(examples, labels, class_names=self.class_names, where="images")
+        rows = [(each,) if isinstance(each, str) else tuple(each) for each in examples]
+        if any(len(row) != len(self.view.columns) for row in rows):
+            raise DataError(f"each example needs {len(self.view.columns)} texts: {', '.join(self.view.columns)}")
+        columns = dict(zip(self.view.columns, zip(*rows, strict=True), strict=True))
+        none = torch.zeros(len(rows), dtype=torch.int64)
+        return TextExamples(ids=torch.arange(len(rows)), labels=none, class_names=self.class_names, columns=columns)
 
 
 def load(run_directory: str | Path, *, make: Callable[[], nn.Module] | None = None) -> ShippedStudent:
@@ -70,6 +94,8 @@ def load(run_directory: str | Path, *, make: Callable[[], nn.Module] | None = No
                 f"{folder.parent / relative} is not as it was written. Run the recipe again to make it anew"
             )
     facts = read_json(folder / "labels_and_preprocessing.json")
+    if facts["input"].get("kind") == "text":
+        return _load_text(folder, facts)
     shape, class_names = facts["input"], tuple(facts["class_names"])
     image_shape = shape["channels"], shape["height"], shape["width"]
     described = read_json(folder / "model.json")
@@ -80,6 +106,27 @@ def load(run_directory: str | Path, *, make: Callable[[], nn.Module] | None = No
     load_weights(model, FileWeights(path=str(folder / "model.safetensors")))
     means, deviations = (tuple(facts["preprocessing"][name]) for name in ("mean", "std"))
     return ShippedStudent(model.eval(), class_names, View(*image_shape, mean=means, std=deviations))
+
+
+def _load_text(folder: Path, facts: dict[str, Any]) -> ShippedStudent:
+    described, class_names = read_json(folder / "model.json"), tuple(facts["class_names"])
+    task = make_task(TypeAdapter(TaskConfig).validate_python(described["task"]))
+    view = TextView(
+        load_tokenizer(folder),
+        tuple(facts["preprocessing"]["columns"]),
+        facts["input"]["max_length"],
+        type_ids="token_type_ids" in facts["input"]["names"],
+        apart=task.head == "embedding",
+        pad_id=facts["input"]["pad_id"],
+    )
+    if (folder / FOLDER).is_dir():
+        config: ModelConfig = HuggingFaceModelConfig(path=str(folder / FOLDER))
+    else:
+        config = TypeAdapter(ModelConfig).validate_python(described["model"])
+    outputs = len(class_names) or None
+    weights = FileWeights(path=str(folder / "model.safetensors"))
+    model = build_text_model(config, view, num_outputs=outputs, task=task, seed=0, weights=weights)
+    return ShippedStudent(model.eval(), class_names, view)
 
 
 def _model_config(described: dict[str, Any], make: Callable[[], nn.Module] | None) -> ModelConfig:

@@ -1,18 +1,19 @@
 """Shipping as a stage: the student that leaves, as a folder for ``distil.load`` and as artefacts for runtimes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distil.core.files import read_json, write_json
+from distil.core.inputs import Inputs, join_rows
 from distil.core.seeds import derive
 from distil.data.example import Examples
-from distil.data.feed import evaluation_batches
+from distil.data.feed import AnyView, evaluation_batches
 from distil.data.order import epoch_order
+from distil.data.text_view import TextView
 from distil.data.view import View
 from distil.export.artefact import Samples, write_artefact
 from distil.export.config import Precision
@@ -21,8 +22,11 @@ from distil.models.reuse import ReusedClassifier
 from distil.pipeline.context import Context
 from distil.pipeline.student import TrainedStudent
 from distil.pipeline.teacher import Faculty, ReadyTeacher
+from distil.pipeline.text_shipping import for_export, save_text_student
 from distil.pipeline.training import save_trained
+from distil.tasks.network import Network
 from distil.tasks.score import score
+from distil.tasks.task import Task
 
 CALIBRATION_EXAMPLES = 512
 PARITY_EXAMPLES = 10_000
@@ -36,8 +40,7 @@ def ship(context: Context, student: TrainedStudent, faculty: Faculty) -> Path:
             _export(
                 context,
                 f"exports/{export.target}-{precision}",
-                student.network.model,
-                student.network.view,
+                student.network,
                 precision,
                 student.folder,
             )
@@ -49,12 +52,14 @@ def ship(context: Context, student: TrainedStudent, faculty: Faculty) -> Path:
 
 
 def _ship_weights(context: Context, student: TrainedStudent) -> Path:
-    preprocessing = student.network.view.describe(context.splits.train.class_names)
+    view = student.network.view
+    preprocessing = view.describe(context.splits.train.class_names)
     model = {
         "format": 1,
         "arm": student.arm,
         "seed": student.seed,
-        "model": student.config.model.model_dump(mode="json"),
+        "task": next(iter(context.recipe.tasks.values())).model_dump(mode="json"),
+        "model": None if student.config.model is None else student.config.model.model_dump(mode="json"),
         "reused_classifier": _reused(student.network.model),
     }
 
@@ -64,6 +69,8 @@ def _ship_weights(context: Context, student: TrainedStudent) -> Path:
         facts = [folder / "labels_and_preprocessing.json", folder / "model.json"]
         weights, training = save_trained(student.trained, folder)
         training.unlink()
+        if isinstance(view, TextView):
+            facts += save_text_student(folder, student.network.model, view)
         return [weights, *facts]
 
     inputs = {"model": context.directory.output_hash(f"{student.folder}/model"), "facts": [preprocessing, model]}
@@ -82,14 +89,16 @@ def _reused(model: nn.Module) -> dict[str, Any] | None:
 
 def _export_teacher(context: Context, teacher: ReadyTeacher) -> str:
     folder = f"exports/teachers/{teacher.name}/onnx-fp32"
-    model: nn.Module = teacher.frozen.as_module()
-    return _export(context, folder, model, teacher.network.view, "fp32", f"teachers/{teacher.name}")
+    network = replace(teacher.network, model=teacher.frozen.as_module())
+    return _export(context, folder, network, "fp32", f"teachers/{teacher.name}")
 
 
-def _export(context: Context, folder: str, model: nn.Module, view: View, precision: Precision, origin: str) -> str:
+def _export(context: Context, folder: str, network: Network, precision: Precision, origin: str) -> str:
     """One artefact with its parity; both are stages, so that after a flipped byte only that one is made again."""
-    splits = context.splits
+    splits, task = context.splits, context.task
+    model, view = for_export(network)
     preprocessing = view.describe(splits.train.class_names)
+    extra = {} if isinstance(view, View) else {"tokenizer.json": view.tokenizer.to_str(pretty=True).encode()}
 
     def save(samples: Samples | None, target: Path) -> Sequence[Path]:
         assert samples is not None
@@ -97,13 +106,14 @@ def _export(context: Context, folder: str, model: nn.Module, view: View, precisi
             target,
             model=model,
             samples=samples,
-            calibration=_calibration(splits.train, view) if precision == "int8" else None,
+            calibration=_calibration(splits.train, view, task) if precision == "int8" else None,
             preprocessing=preprocessing,
             precision=precision,
+            extra_files=extra,
         )
 
     def produce() -> Samples | None:
-        return _samples(model, splits.test.open_for_parity(PARITY_EXAMPLES), view)
+        return _samples(model, splits.test.open_for_parity(PARITY_EXAMPLES), view, task)
 
     inputs = {
         "model": context.directory.output_hash(f"{origin}/model"),
@@ -140,15 +150,24 @@ def _measure_latency(context: Context, target: str, folders: Sequence[str], refe
     )
 
 
-def _samples(model: nn.Module, examples: Examples, view: View) -> Samples:
-    batches = list(evaluation_batches(examples, views={"model": view}))
+def _samples(model: nn.Module, examples: Examples, view: AnyView, task: Task) -> Samples:
+    batches = list(evaluation_batches(examples, views={"model": view}, batch_size=task.evaluation_batch))
     scores = score(model.cpu(), batches, view="model")
-    inputs = torch.cat([batch.inputs["model"] for batch in batches]).numpy()
-    return Samples(inputs=inputs, reference=scores.logits.numpy(), targets=scores.labels.numpy())
+    return Samples(
+        inputs=_arrays(join_rows([batch.inputs["model"] for batch in batches])),
+        reference=scores.logits.numpy(),
+        targets=scores.labels.numpy() if examples.class_names and task.target == "classes" else None,
+    )
 
 
-def _calibration(examples: Examples, view: View) -> np.ndarray:
+def _calibration(examples: Examples, view: AnyView, task: Task) -> Any:
     """Inputs from the training split, drawn once, that set the ranges of the integers."""
     rows = epoch_order(len(examples), seed=derive("calibration"), epoch=0)[:CALIBRATION_EXAMPLES]
-    batches = evaluation_batches(examples.select(rows), views={"model": view})
-    return torch.cat([batch.inputs["model"] for batch in batches]).numpy()
+    batches = evaluation_batches(examples.select(rows), views={"model": view}, batch_size=task.evaluation_batch)
+    return _arrays(join_rows([batch.inputs["model"] for batch in batches]))
+
+
+def _arrays(inputs: Inputs) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs.numpy()
+    return {name: value.numpy() for name, value in inputs.items()}

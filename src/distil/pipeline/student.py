@@ -9,8 +9,10 @@ from distil.objective.reused import with_reused_classifier
 from distil.pipeline.context import Context
 from distil.pipeline.teacher import Faculty, taught_by
 from distil.pipeline.training import Pupil, TrainedModel, train_in_stages, weights_digest
-from distil.recipe.recipe import Arm, Student
-from distil.tasks.network import Network, build_network, first_input
+from distil.pipeline.vocabulary import match_readers
+from distil.recipe.recipe import Arm, Student, teachers_of
+from distil.tasks.cut import build_student
+from distil.tasks.network import Network, first_input
 from distil.train.freezing import freeze
 
 VIEW = "student"
@@ -72,23 +74,29 @@ def make_pupil(
 
 def student_network(context: Context, arm: Arm, *, seed: int, faculty: Faculty) -> Network:
     """The student as it starts: its initial weights are the seed's, the same in every arm."""
-    network = build_network(
+    network = build_student(
         arm.student.model,
+        arm.student.from_teacher,
         arm.student.inputs,
+        teachers={name: teacher.network for name, teacher in faculty.teachers.items()},
+        teacher=arm.student.teacher,
         examples=context.splits.train,
         seed=derive("initial-weights", "student", seed),
+        task=context.task,
     )
     views = {VIEW: network.view, **{name: teacher.network.view for name, teacher in faculty.teachers.items()}}
     return with_reused_classifier(
         network,
         [term for stage in arm.stages for term in stage.objective.values()],
         {name: (teacher.network, teacher.class_order) for name, teacher in faculty.teachers.items()},
-        examples={name: first_input(context.splits.train, view) for name, view in views.items()},
+        examples={name: first_input(context.splits.train, view, context.task) for name, view in views.items()},
         seed=seed,
     )
 
 
-def bind_arm(context: Context, faculty: Faculty, arm: Arm) -> tuple[Network, list[BoundObjective]]:
+def bind_arm(
+    context: Context, faculty: Faculty, arm: Arm, name: str = "student"
+) -> tuple[Network, list[BoundObjective]]:
     """The arm's student at the first seed with the objective of each stage, as the run will have them. Takes a moment.
 
     Raises:
@@ -100,6 +108,7 @@ def bind_arm(context: Context, faculty: Faculty, arm: Arm) -> tuple[Network, lis
     for stage in arm.stages:
         freeze(network.model, stage.freeze)()
     described = faculty.lectern.descriptions
+    match_readers(context, network, {n: faculty.teachers[n].network for n in teachers_of(arm.stages, described)}, name)
     return network, [
         Objective(stage.objective).bind(network.description, described, num_ids=num_ids) for stage in arm.stages
     ]

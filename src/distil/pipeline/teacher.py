@@ -42,7 +42,7 @@ class Faculty:
     def __init__(self, context: Context, teachers: Mapping[str, ReadyTeacher]) -> None:
         self.teachers = dict(teachers)
         asked = {name: (teacher.network, teacher.frozen) for name, teacher in teachers.items()}
-        self.lectern = Lectern(asked, examples=context.splits.train, device=context.placement.device)
+        self.lectern = Lectern(asked, examples=context.splits.train, device=context.placement.device, task=context.task)
 
 
 def prepare_teachers(context: Context) -> Faculty:
@@ -60,6 +60,7 @@ def _prepare(context: Context, name: str, config: Teacher, faculty: Faculty) -> 
         config.inputs,
         examples=splits.train,
         seed=derive("initial-weights", "teacher", name, context.recipe.seeds[0]),
+        task=context.task,
         weights=config.weights,
         num_classes=len(config.classes) if config.classes is not None else None,
         who=f"teachers.{name}",

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from distil.core.files import digest, read_json, saving, write_json
 from distil.core.seeds import derive
 from distil.data.example import Examples
-from distil.data.feed import Feed, evaluation_batches
-from distil.data.view import View
+from distil.data.feed import AnyView, Feed
 from distil.objective.objective import Objective
 from distil.pipeline.context import Context
 from distil.pipeline.lesson import Lectern
 from distil.recipe.recipe import TrainStage
-from distil.tasks.image_classification import METRIC, validation_metrics
 from distil.tasks.network import Network
 from distil.tasks.score import score
 from distil.train.loop import Trained, Training, train
@@ -89,7 +87,7 @@ def _train_stage(
     context: Context, pupil: Pupil, stage: TrainStage, lectern: Lectern, *, folder: str, identity: str, seed: int
 ) -> TrainedModel:
     network, config = pupil.network, stage.training
-    objective = Objective(stage.objective).bind(
+    objective = Objective(stage.objective, view=pupil.name).bind(
         network.description, lectern.descriptions, seed=seed, num_ids=int(context.splits.train.ids.max()) + 1
     )
     lesson = lectern.lesson(objective.requires, views_change=bool(config.augmentation), permute=pupil.permute)
@@ -99,13 +97,14 @@ def _train_stage(
         batch_size=config.batch_size,
         augmentation=config.augmentation,
         order=config.order,
+        targets=context.task.targets,
         seed=derive("feed", seed),
     )
 
     def validate(candidate: nn.Module) -> dict[str, float]:
         metrics = measure_on_validation(context, candidate, network.view) or {}
         if pupil.watch is not None and stage is pupil.stages[-1]:
-            pupil.watch(metrics[METRIC])
+            pupil.watch(context.task.signed(metrics[context.task.metric]))
         return metrics
 
     training = Training(
@@ -116,6 +115,8 @@ def _train_stage(
         knowledge=lesson.knowledge,
         feed=feed,
         validate=validate if context.splits.validation is not None else None,
+        metric=context.task.metric,
+        higher_is_better=context.task.higher_is_better,
         placement=context.placement,
         seed=derive("training", seed),
         folder=context.directory.path / folder,
@@ -147,12 +148,15 @@ def describe_trained(context: Context, network: Network, trained: Trained) -> Tr
     )
 
 
-def measure_on_validation(context: Context, model: nn.Module, view: View) -> dict[str, float] | None:
-    """Accuracy and negative log-likelihood on the validation split; None where there is none."""
-    if context.splits.validation is None:
+def measure_on_validation(context: Context, model: nn.Module, view: AnyView) -> dict[str, float] | None:
+    """The task's metrics on the validation split; None where there is none."""
+    examples, task = context.splits.validation, context.task
+    if examples is None:
         return None
-    batches = evaluation_batches(context.splits.validation, views={"model": view})
-    return validation_metrics(score(model, batches, view="model", device=context.placement.device))
+    view = task.test_view(view, examples)
+    batches = task.batches(examples, {"model": view})
+    scores = score(model, batches, view="model", device=context.placement.device, ask=task.ask)
+    return task.validation(scores, examples, view)
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -16,7 +16,6 @@ from distil.pipeline.student import make_pupil
 from distil.pipeline.teacher import Faculty, taught_by
 from distil.pipeline.training import train_in_stages
 from distil.recipe.recipe import Arm
-from distil.tasks.image_classification import METRIC
 from distil.tune.tune import Pruned, Settings, Trial, Tuned, Watch, tune
 
 TUNING = "tuning.json"
@@ -34,7 +33,10 @@ def with_tuned(context: Context, tuned: Mapping[str, Tuned]) -> Context:
     """The run with the best settings of each arm; writes ``tuning.json``."""
     chosen = {name: context.recipe.arms[name].with_settings(each.best) for name, each in tuned.items()}
     record = {name: _record(each) for name, each in tuned.items()}
-    write_json(context.directory.path / TUNING, {"format": 1, "metric": METRIC, "split": "validation", "arms": record})
+    write_json(
+        context.directory.path / TUNING,
+        {"format": 1, "metric": context.task.metric, "split": "validation", "arms": record},
+    )
     return replace(context, recipe=context.recipe.model_copy(update={"arms": {**context.recipe.arms, **chosen}}))
 
 
@@ -109,7 +111,7 @@ def _attempt(
     try:
         trained = train_in_stages(context, pupil, faculty.lectern)
         assert trained.validation is not None
-        value = trained.validation[METRIC]
+        value = context.task.signed(trained.validation[context.task.metric])
     except Pruned:
         value, is_pruned = max(values), True
     except NumericError as error:

@@ -1,7 +1,7 @@
 """The recipe: the whole description of a run. A short form for people, a resolved form for the code."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -9,11 +9,14 @@ from distil.core.config import Config, NonNegative, PlacementConfig, Probability
 from distil.data.config import DataConfig, InputsConfig
 from distil.export.config import ExportConfig
 from distil.models.config import ModelConfig, WeightsConfig
+from distil.models.shrink_config import ShrinkConfig
 from distil.objective.config import Term
 from distil.objective.term_config import TeacherTermConfig
 from distil.tasks.config import TaskConfig
 from distil.train.config import TrainingConfig
 from distil.tune.config import TuneConfig
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Objective = Annotated[dict[str, Term], Field(min_length=1)]
 
@@ -80,23 +83,39 @@ class Teacher(Config):
 
 
 class Student(Config):
-    """The model that learns."""
+    """The model that learns: of its own, or cut from a teacher."""
 
-    model: ModelConfig
+    model: ModelConfig | None = None
+    from_teacher: ShrinkConfig | None = None  # what of the teacher it keeps; it starts with the teacher's weights
+    teacher: str | None = None  # that it is cut from; None: the only one
     inputs: InputsConfig = InputsConfig()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Student":
+        if (self.model is None) == (self.from_teacher is None):
+            raise ValueError("give model, or from_teacher for a student that is cut from a teacher")
+        if self.teacher is not None and self.from_teacher is None:
+            raise ValueError("teacher has an effect only together with from_teacher")
+        return self
 
 
 class ScratchControl(Config):
     """The student alone, on the true labels."""
 
     kind: Literal["scratch"] = "scratch"
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None  # of the arm; None: scratch
     training: TrainingConfig | None = None  # None: the recipe's
+
+    @property
+    def arm(self) -> str:
+        return self.name if self.name is not None else self.kind
 
 
 class LabelSmoothingControl(Config):
     """The student alone, on smoothed labels: what softening gives without a teacher."""
 
     kind: Literal["label-smoothing"] = "label-smoothing"
+    arm: ClassVar[str] = "label-smoothing"
     smoothing: Annotated[Probability, Field(gt=0)] = 0.1
     training: TrainingConfig | None = None  # None: the recipe's
 
@@ -105,6 +124,7 @@ class PermutedKnowledgeControl(Config):
     """The recipe's objective, with the teacher's wrong classes shuffled for each example."""
 
     kind: Literal["permuted-knowledge"] = "permuted-knowledge"
+    arm: ClassVar[str] = "permuted-knowledge"
 
 
 ControlConfig = Annotated[
@@ -155,7 +175,6 @@ def _expand_seeds(value: Any) -> Any:
     return list(range(value))
 
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MOST_SEEDS = 1000
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

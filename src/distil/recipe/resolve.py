@@ -6,10 +6,11 @@ from typing import Any, assert_never
 from pydantic import ValidationError
 
 from distil.core.errors import Problem, RecipeError
-from distil.data.config import SourceConfig
+from distil.data.config import DataConfig, SourceConfig, TextConfig
 from distil.models.config import IncludedWeights, PretrainedWeights
 from distil.objective.config import Term
-from distil.objective.label_config import SmoothedLabels
+from distil.objective.embedding_config import EmbeddingContrast
+from distil.objective.label_config import BinaryLabels, SmoothedLabels
 from distil.objective.own_config import OwnTerm
 from distil.objective.response_config import SoftTargets, TrueLabels
 from distil.objective.term_config import LayerTermConfig, TeacherTermConfig, TermConfig
@@ -28,10 +29,16 @@ from distil.recipe.recipe import (
     TrainStage,
 )
 from distil.recipe.yaml_file import dump_yaml
-from distil.tasks.config import ImageClassificationConfig
+from distil.tasks.config import ImageClassificationConfig, TaskConfig, TextClassificationConfig
 from distil.train.config import PlateauConfig, TrainingConfig
 from distil.tune.config import ChoiceConfig, TuneConfig
 
+TARGETS = {
+    "classes": "one class an example",
+    "multi-label": "several classes an example",
+    "embeddings": "embeddings",
+}
+EXPORTED = ("image-classification", "text-classification", "multi-label", "ranking", "sentence-embedding")
 DISTILLED = "distilled"
 TEACHER = "teacher"
 SHORT_FORMS = {"task": "tasks", "teacher": "teachers", "student": "arms", "objective": "arms"} | {
@@ -82,15 +89,17 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
 
 
 def _expand(recipe: Recipe) -> ResolvedRecipe:
+    tasks = recipe.tasks or {"main": recipe.task or default_task(recipe.data)}
+    task = next(iter(tasks.values()))
     return ResolvedRecipe(
         name=recipe.name,
-        tasks=recipe.tasks or {"main": recipe.task or ImageClassificationConfig()},
+        tasks=tasks,
         data=recipe.data,
         teachers={
-            name: _expand_teacher(teacher, [other for other in _teachers(recipe) if other != name])
+            name: _expand_teacher(teacher, [other for other in _teachers(recipe) if other != name], task)
             for name, teacher in _teachers(recipe).items()
         },
-        arms=recipe.arms if recipe.arms is not None else _arms(recipe),
+        arms=recipe.arms if recipe.arms is not None else _arms(recipe, task),
         seeds=recipe.seeds,
         margin=recipe.margin,
         tune=recipe.tune,
@@ -105,18 +114,19 @@ def _teachers(recipe: Recipe) -> dict[str, Teacher]:
     return recipe.teachers or {}
 
 
-def _expand_teacher(teacher: Teacher, others: list[str]) -> Teacher:
+def _expand_teacher(teacher: Teacher, others: list[str], task: TaskConfig) -> Teacher:
     """A teacher with its stages written out, and its own teacher named in every term: the order of trainings needs it.
 
     Args:
         teacher: as the recipe has it.
         others: the names of the other teachers.
+        task: what it learns.
     """
     if teacher.weights is not None:
         return teacher
     if teacher.stages is not None:
         return teacher.model_copy(update={"stages": tuple(_taught_by_only(stage, others) for stage in teacher.stages)})
-    objective: dict[str, Term] = teacher.objective or {"true-labels": TrueLabels()}
+    objective: dict[str, Term] = teacher.objective or {"true-labels": label_term(task)}
     if teacher.teacher is not None:
         terms = teacher.objective or {"true-labels": TrueLabels(weight=0.1), "soft-targets": SoftTargets(weight=0.9)}
         objective = {name: _taught(term, teacher.teacher) for name, term in terms.items()}
@@ -138,11 +148,11 @@ def _taught(term: Term, teacher: str) -> Term:
     return term.model_copy(update={"teacher": teacher}) if listens else term
 
 
-def _arms(recipe: Recipe) -> dict[str, Arm]:
+def _arms(recipe: Recipe, task: TaskConfig) -> dict[str, Arm]:
     assert recipe.student is not None
     stages = recipe.stages or _one_stage(recipe)
     budget = stages[-1].training.model_copy(update={"epochs": sum(stage.training.epochs for stage in stages)})
-    arms = {control.kind: _control(control, recipe.student, stages, budget) for control in _controls(recipe)}
+    arms = {control.arm: _control(control, recipe.student, stages, budget, task) for control in _controls(recipe)}
     return {**arms, DISTILLED: Arm(student=recipe.student, stages=stages)}
 
 
@@ -152,14 +162,35 @@ def _one_stage(recipe: Recipe) -> tuple[TrainStage, ...]:
 
 
 def _controls(recipe: Recipe) -> tuple[ControlConfig, ...]:
-    return recipe.controls if recipe.controls is not None else (ScratchControl(), LabelSmoothingControl())
+    if recipe.controls is not None:
+        return recipe.controls
+    task = next(iter(recipe.tasks.values())) if recipe.tasks else recipe.task or default_task(recipe.data)
+    return (ScratchControl(), LabelSmoothingControl()) if task.target == "classes" else (ScratchControl(),)
 
 
-def _control(control: ControlConfig, student: Student, stages: tuple[TrainStage, ...], budget: TrainingConfig) -> Arm:
+def default_task(data: DataConfig) -> TaskConfig:
+    """What is asked of data where a recipe does not say."""
+    return TextClassificationConfig() if isinstance(data, TextConfig) else ImageClassificationConfig()
+
+
+def label_term(task: TaskConfig) -> Term:
+    """What a network learns of the data alone."""
+    match task.target:
+        case "multi-label":
+            return BinaryLabels()
+        case "embeddings":
+            return EmbeddingContrast()
+        case _:
+            return TrueLabels()
+
+
+def _control(
+    control: ControlConfig, student: Student, stages: tuple[TrainStage, ...], budget: TrainingConfig, task: TaskConfig
+) -> Arm:
     """A control trains as long as all stages of the distilled arm together, as the last of them does."""
     match control:
         case ScratchControl():
-            labels = TrueLabels()
+            labels: Term = label_term(task)
         case LabelSmoothingControl():
             labels = TrueLabels(smoothing=control.smoothing)
         case PermutedKnowledgeControl():
@@ -182,10 +213,10 @@ def _wrong_forms(recipe: Recipe) -> Iterator[tuple[Path, str]]:
     for part in ("objective", "training"):
         if recipe.stages is not None and getattr(recipe, part) is not None:
             yield (part,), f"stages have their own {part}; write one of them"
-    kinds = [control.kind for control in recipe.controls or ()]
-    for position, kind in enumerate(kinds):
-        if kind in kinds[:position]:
-            yield ("controls", position), f"the control {kind} stands here twice; one of each kind is trained"
+    names = [control.arm for control in recipe.controls or ()]
+    for position, name in enumerate(names):
+        if name in names[:position] or name == DISTILLED:
+            yield ("controls", position), f"there is an arm {name} already; give each control a name of its own"
 
 
 def _contradictions(recipe: ResolvedRecipe) -> Iterator[tuple[Path, str]]:
@@ -200,6 +231,9 @@ def _contradictions(recipe: ResolvedRecipe) -> Iterator[tuple[Path, str]]:
         yield from _teacher_contradictions(("teachers", name), teacher, recipe)
     for name, arm in recipe.arms.items():
         yield from _arm_contradictions(("arms", name), arm, recipe)
+    task = next(iter(recipe.tasks.values()))
+    if recipe.export and task.kind not in EXPORTED:
+        yield ("export",), f"of {task.kind} nothing is exported yet; the student's folder of transformers is shipped"
     if recipe.tune is not None:
         yield from _tune_contradictions(recipe.tune, recipe)
 
@@ -208,7 +242,7 @@ def _teacher_contradictions(where: Path, teacher: Teacher, recipe: ResolvedRecip
     kind, data = teacher.model.kind, recipe.data
     if where[-1] == "student":
         yield where, "a teacher cannot be called student; give it another name"
-    if isinstance(teacher.weights, PretrainedWeights) and kind not in ("timm", "torchvision"):
+    if isinstance(teacher.weights, PretrainedWeights) and kind not in ("timm", "torchvision", "huggingface"):
         yield (*where, "weights"), f"a model of kind {kind} has no published weights; name a file"
     if isinstance(teacher.weights, IncludedWeights) and kind != "module":
         yield (*where, "weights"), "included is for a network made by a Python function"
@@ -257,9 +291,10 @@ def _stage_contradictions(
         yield (*where, "objective"), "every weight is 0, so nothing would be learnt"
     for name, term in stage.objective.items():
         path = (*where, "objective", name)
-        if "classes" not in term.targets:
+        task = next(iter(recipe.tasks.values()))
+        if task.target not in term.targets:
             wanted = " or ".join(sorted(term.targets))
-            yield path, f"{_kind(term)} is for {wanted}, and image-classification has one class an example"
+            yield path, f"{_kind(term)} is for {wanted}, and {task.kind} has {TARGETS[task.target]}"
         if term.needs_teacher and isinstance(term, TeacherTermConfig) and recipe.teachers:
             yield from _teacher_of_term(path, term, teachers)
         if isinstance(term, SmoothedLabels) and term.adapt > 0 and recipe.data.validation == "none":
@@ -340,7 +375,7 @@ def _as_written(path: Path, recipe: Recipe) -> Path:
 def _as_written_in_short(arm: str, rest: list[str | int], recipe: Recipe) -> Path:
     for position, control in enumerate(_controls(recipe)):
         own = isinstance(control, (ScratchControl, LabelSmoothingControl)) and control.training is not None
-        if control.kind == arm and (own or rest[0] != "stages"):
+        if control.arm == arm and (own or rest[0] != "stages"):
             return ("controls", position, *(rest[2:] if own else ()))
     return tuple(rest if recipe.stages is not None else rest[2:])
 

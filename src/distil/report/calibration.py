@@ -4,17 +4,13 @@ import math
 from dataclasses import dataclass
 
 from distil.report.axis import Scale, Tick
-from distil.report.number import Number, metric_name, percent, significant
-from distil.report.overview import mean_metric
+from distil.report.number import Number, percent
 from distil.report.record import Evaluation, ReliabilityBin, RunRecord
 from distil.report.series import Series, series_of
 
 WIDTH, HEIGHT = 300, 296
 LEFT, RIGHT, TOP, BOTTOM = 46, 290, 12, 256
 SMALLEST_DOT, LARGEST_DOT = 2.5, 8.0
-FIDELITY = ("agreement_with_teacher", "kl_to_teacher")
-MEASURES = ("negative_log_likelihood", "expected_calibration_error", "brier_score", *FIDELITY)
-PERCENTAGES = ("expected_calibration_error", "agreement_with_teacher")
 
 
 @dataclass(frozen=True)
@@ -47,15 +43,6 @@ class Reliability:
     bottom: int = BOTTOM
 
 
-@dataclass(frozen=True)
-class Measures:
-    """A line of the table of probabilistic measures; one text for each of MEASURES."""
-
-    series: Series
-    name: str
-    values: tuple[str, ...]
-
-
 def diagrams(record: RunRecord) -> tuple[Reliability, ...]:
     """The shipped student, the same seed of the best control, and every teacher."""
     looks = series_of(record)
@@ -72,24 +59,6 @@ def diagrams(record: RunRecord) -> tuple[Reliability, ...]:
         for index, (title, look, evaluation) in enumerate(chosen)
         if evaluation.reliability
     )
-
-
-def measures(record: RunRecord) -> tuple[Measures, ...]:
-    """Likelihood, calibration and fidelity of every model, mean over its seeds."""
-    found = []
-    for (kind, name), look in series_of(record).items():
-        models = (record.teachers[name],) if kind == "teacher" else tuple(record.arms[name].values())
-        texts = []
-        for metric in MEASURES:
-            value = mean_metric(models, metric)
-            texts.append(percent(value) if metric in PERCENTAGES else significant(value))
-        found.append(Measures(look, name, tuple(texts)))
-    return tuple(found)
-
-
-def measure_names() -> tuple[str, ...]:
-    """The heads of the columns, in the order of MEASURES."""
-    return tuple(metric_name(metric).capitalize().replace("Kl ", "KL ").replace("kl ", "KL ") for metric in MEASURES)
 
 
 def _diagram(key: str, title: str, look: Series, evaluation: Evaluation) -> Reliability:

@@ -1,5 +1,6 @@
 """``RunRecord`` -> ``MODEL_CARD.md`` in the form that the Hugging Face Hub reads: YAML, then Markdown."""
 
+import json
 import re
 from importlib import resources
 from pathlib import Path
@@ -10,13 +11,11 @@ from jinja2 import Environment, StrictUndefined
 
 from distil.core.errors import IntegrityError
 from distil.core.files import write_atomically
-from distil.report import calibration, number, overview, sentence
+from distil.report import measure, noun, number, overview, sentence
 from distil.report.read import AGAIN, read_run
 from distil.report.record import Evaluation, Export, RunRecord
 
 CARD = "MODEL_CARD.md"
-TASK = "image-classification"
-HUB_METRICS = ("accuracy", "negative_log_likelihood", "expected_calibration_error", "brier_score")
 WEAKEST_CLASSES = 3
 MOST_CLASS_NAMES = 50
 
@@ -51,16 +50,17 @@ def render_card(record: RunRecord) -> str:
 
 def front_matter(record: RunRecord) -> dict[str, Any]:
     """The metadata that the Hub reads. The license is `unknown`: it follows from data and teacher, not from distil."""
-    hub = _hub_name(record)
+    hub, task = _hub_name(record), record.nouns.hub_task
+    library = "transformers" if record.has_huggingface_folder else "onnx" if _student_exports(record) else "distil"
     found: dict[str, Any] = {
         "license": "unknown",
-        "library_name": "onnx" if _student_exports(record) else "distil",
-        "pipeline_tag": TASK,
-        "tags": ["knowledge-distillation", "distil", TASK, *(["onnx"] if _student_exports(record) else [])],
+        "library_name": library,
+        "pipeline_tag": task,
+        "tags": ["knowledge-distillation", "distil", task, *(["onnx"] if _student_exports(record) else [])],
     }
     if hub is not None:
         found["datasets"] = [hub]
-    found["metrics"] = ["accuracy"]
+    found["metrics"] = [record.verdict.metric]
     found["model-index"] = [{"name": record.name, "results": [_result(record)]}]
     return found
 
@@ -83,12 +83,12 @@ def _result(record: RunRecord) -> dict[str, Any]:
     evaluation = record.student.evaluation
     source = str(record.data["source"])
     metrics = [
-        {"type": metric, "value": evaluation.metrics[metric], "name": number.metric_name(metric).capitalize()}
-        for metric in HUB_METRICS
-        if not number.is_absent(evaluation.metrics.get(metric))
+        {"type": metric, "value": value, "name": number.metric_title(metric)}
+        for metric, value in measure.reached(record)
+        if not number.is_absent(value) and metric not in (*measure.FIDELITY, *number.COUNTS)
     ]
     return {
-        "task": {"type": TASK, "name": "Image classification"},
+        "task": {"type": record.nouns.hub_task, "name": record.nouns.hub_task.replace("-", " ").capitalize()},
         "dataset": {
             "type": _hub_name(record) or re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-"),
             "name": source,
@@ -114,24 +114,33 @@ def _contents(record: RunRecord) -> dict[str, Any]:
     exports = _student_exports(record)
     stages = ((record.recipe.get("arms") or {}).get(record.shipped.arm if record.shipped else "") or {}).get("stages")
     names = [str(name) for name in record.data["class_names"]]
+    rows, reading = overview.rows(record), _reading(record)
     return {
+        "nouns": record.nouns,
+        "image": record.data["image"],
+        "reading": reading,
+        "pair": len(_columns(record)) == 2,
+        "is_read_apart": noun.task_of(record.data) == "sentence-embedding",
+        "asked": _asked(record),
+        "is_of_one_class": bool(evaluation.confusion),
         "record": record,
         "verdict": verdict,
         "shipped": record.shipped,
         "evaluation": evaluation,
         "meaning": sentence.meaning(verdict),
         "difference": sentence.difference(verdict),
-        "intervals": sentence.intervals(verdict),
+        "intervals": sentence.intervals(verdict, record.nouns.units),
         "warnings": sentence.warnings(record),
         "notes": sentence.notes(record),
         "label_budget": sentence.label_budget(record),
         "smaller": sentence.smaller(record),
         "faster": sentence.faster(record),
         "metric": number.metric_name(verdict.metric),
-        "rows": overview.rows(record),
+        "rows": rows,
+        "has_calibration": overview.has_calibration(rows),
+        "calibration_error": evaluation.metrics.get("expected_calibration_error"),
         "measures": [
-            (number.metric_name(name), number.quality(evaluation.metrics.get(name), name))
-            for name in ("accuracy", *calibration.MEASURES)
+            (number.metric_name(name), number.quality(value, name)) for name, value in measure.reached(record)
         ],
         "exports": exports,
         "loader": next((each for each in exports if each.loader), None),
@@ -142,6 +151,25 @@ def _contents(record: RunRecord) -> dict[str, Any]:
         "over_confidence": _over_confidence(evaluation),
         "inherited": _inherited(record),
     }
+
+
+def _reading(record: RunRecord) -> dict[str, Any] | None:
+    """How texts become the student's input; None where the input is no text or is not on record."""
+    if record.preprocessing is None or record.preprocessing["input"].get("kind") != "text":
+        return None
+    return {**record.preprocessing["input"], **record.preprocessing["preprocessing"]}
+
+
+def _columns(record: RunRecord) -> list[str]:
+    """The texts of an example; none where it is no text."""
+    reading = _reading(record)
+    return [] if reading is None else reading["columns"]
+
+
+def _asked(record: RunRecord) -> str:
+    """One input as Python: a text, or a tuple of two."""
+    columns = _columns(record)
+    return f"({', '.join(json.dumps(f'a {column}') for column in columns)})" if len(columns) == 2 else '"a sentence"'
 
 
 def _inherited(record: RunRecord) -> number.Number | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from distil.report.axis import Scale, Tick, linear_values, padded, path
-from distil.report.number import Number, metric_name, percent, plain, significant
+from distil.report.number import Number, is_fraction, metric_name, percent, plain, significant
 from distil.report.record import Epoch, RunRecord, TrainedModel
 from distil.report.series import Series, series_of
 
@@ -55,20 +55,23 @@ class _Curve:
 
 
 def validation_panels(record: RunRecord) -> tuple[Panel, ...]:
-    """Accuracy and likelihood on the validation split of every arm, then of every teacher that was trained here."""
-    looks = series_of(record)
+    """Headline metric and likelihood on the validation split of every arm, then the metric of every teacher.
+
+    A quantity that was not measured has no panel, nor has a teacher that was not trained here.
+    """
+    looks, headline = series_of(record), record.verdict.metric
     arms = [(looks["arm", name], tuple(seeds.values())) for name, seeds in _drawn_arms(record)]
     panels = [
         _panel(arms, _validation(metric), key=f"validation-{metric}", title=_validation_title(metric), unit=unit)
-        for metric, unit in (("accuracy", "%"), ("negative_log_likelihood", "nats"))
+        for metric, unit in {headline: _unit(headline), "negative_log_likelihood": "nats"}.items()
     ]
     panels += [
         _panel(
             [(looks["teacher", name], (teacher,))],
-            _validation("accuracy"),
+            _validation(headline),
             key=f"teacher-{index}",
-            title=f"{_capital(_teacher(name))}: validation accuracy",
-            unit="%",
+            title=f"{_capital(_teacher(name))}: validation {metric_name(headline)}",
+            unit=_unit(headline),
         )
         for index, (name, teacher) in enumerate(record.teachers.items())
     ]
@@ -110,6 +113,10 @@ def _validation(metric: str) -> Pick:
 
 def _part(term: str) -> Pick:
     return lambda epoch: epoch.parts.get(term)
+
+
+def _unit(metric: str) -> str:
+    return "%" if is_fraction(metric) else metric_name(metric)
 
 
 def _validation_title(metric: str) -> str:

@@ -16,12 +16,15 @@ from distil.report import (
     confusion,
     curve,
     difference,
+    measure,
+    noun,
     number,
     overview,
     quality,
     sensitivity,
     sentence,
     series,
+    slice,
     soft_label,
 )
 from distil.report.read import read_run
@@ -83,6 +86,7 @@ def _environment(more: Mapping[str, str]) -> Environment:
         "quality": number.quality,
         "plain": number.plain,
         "metric_name": number.metric_name,
+        "metric_title": number.metric_title,
         "times": sentence.times,
     }
     return environment
@@ -97,29 +101,38 @@ def _contents(record: RunRecord) -> dict[str, Any]:
     changes, unchanged = confusion.class_changes(record)
     arms = record.recipe.get("arms") or {}
     found, num_same = difference.differences(arms)
+    rows, measures = overview.rows(record), measure.measures_of(record)
     return {
         "record": record,
         "verdict": record.verdict,
         "words": _words(record),
-        "rows": overview.rows(record),
+        "rows": rows,
+        "references": tuple(row for row in rows if row.is_reference),
+        "has_calibration": overview.has_calibration(rows),
+        "single_has_range": record.verdict.metric in overview.PROPORTIONS,
         "looks": series.series_of(record),
         "quality": quality.quality_chart(record),
         "against": _against(record),
         "validation_panels": curve.validation_panels(record),
         "loss_panels": curve.loss_panels(record),
         "sensitivity": sensitivity.sensitivity_panels(record),
-        "confusion": confusion.confusion(record),
+        "confusion": confusion.confusion(record) if record.student.evaluation.confusion else None,
         "class_changes": changes,
         "classes_left_out": unchanged,
         "diagrams": calibration.diagrams(record),
-        "measures": calibration.measures(record),
-        "measure_names": calibration.measure_names(),
+        "measures": measure.measure_table(record),
+        "measure_names": measures,
+        "direction": measure.direction(measures),
+        "has_fidelity": any(name in measures for name in measure.FIDELITY),
+        "slices": slice.slice_table(record),
+        "slice_arms": slice.slice_arms(record),
         "inherited": _inherited(record),
         "cards": soft_label.cards(record),
         "card_columns": soft_label.columns(record),
         "arm_names": tuple(arms),
         "differences": found,
         "num_same": num_same,
+        "text_facts": tuple(_text_facts(record.data)),
         "environment": tuple(_pairs(record.environment)),
         "hashes": tuple(_hashes(record.manifest)),
         "glossary": sentence.GLOSSARY,
@@ -132,8 +145,11 @@ def _words(record: RunRecord) -> dict[str, Any]:
         "meaning": sentence.meaning(verdict),
         "comparison": sentence.comparison(verdict),
         "difference": sentence.difference(verdict),
-        "intervals": sentence.intervals(verdict),
-        "gain_unit": number.gain_unit(verdict.metric),
+        "intervals": sentence.intervals(verdict, record.nouns.units),
+        "subtraction": sentence.subtraction(verdict),
+        "unit": record.nouns.unit,
+        "labels": record.nouns.labels,
+        "latency_input": record.latency_input,
         "warnings": sentence.warnings(record),
         "notes": sentence.notes(record),
         "teacher_mistakes": sentence.teacher_mistakes(record),
@@ -182,6 +198,23 @@ def _inherited(record: RunRecord) -> tuple[dict[str, Any], ...]:
         for arm in (*record.distilled_arms, *record.controls)
         if arm in shares
     )
+
+
+def _text_facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is known about the texts, where the data are texts."""
+    text = data.get("text")
+    if text is None:
+        return
+    yield "task", noun.task_of(data)
+    yield "columns", ", ".join(text["columns"])
+    if text.get("median_characters") is not None:
+        yield "median length", f"{number.count(text['median_characters'])} characters"
+    for name, tokenizer in (text.get("tokenizers") or {}).items():
+        vocabulary, length = number.count(tokenizer["vocabulary"]), number.count(tokenizer["max_length"])
+        yield (
+            f"tokenizer of {name}",
+            f"{vocabulary} entries, {length} tokens a text at most, {tokenizer['digest'][:12]}",
+        )
 
 
 def _pairs(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,15 +1,23 @@
 """Numbers as a reader wants them: sensible digits, SI sizes, a real minus sign, a dash where there is none."""
 
 import math
+import re
 
 Number = int | float  # JSON from elsewhere may write 1.0 as 1
 ABSENT = "–"
 MINUS = "−"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SI_PREFIXES = ("", "k", "M", "G", "T")
-FRACTIONS = frozenset(
-    {"accuracy", "expected_calibration_error", "agreement_with_teacher", "inherited_errors", "balanced_accuracy"}
+FRACTION = re.compile(
+    r"(.+_)?(accuracy|f1|precision|recall|exact_match|bleu|chrf)|hit_at_\d+"
+    r"|expected_calibration_error|agreement_with_teacher|inherited_errors"
 )
+LOWER_IS_BETTER = re.compile(r"perplexity|bits_per_|nats_per_|likelihood|error|brier|^kl_")
+TO_A_PLACE = re.compile(r"bits_per_|spearman|reciprocal_rank")
+COUNTS = frozenset({"errors", "tokens", "bytes"})
+BITS_DIGITS = 4  # significant ones: models differ in the third
+GAIN_DIGITS = 4  # decimal places of differences in metrics of about 1
+WORDS = {"f1": "F1", "kl": "KL", "brier": "Brier", "bleu": "BLEU", "chrf": "chrF", "spearman": "Spearman"}
 SMALLEST_WRITTEN_OUT = 10_000
 EXAMPLES_FOR_TWO_DIGITS = 5_000
 MOST_DIGITS = 3
@@ -97,32 +105,52 @@ def milliseconds(value: Number | None) -> str:
     return f"{significant(value)}\u00a0ms" if value < 1000 else f"{significant(value / 1000)}\u00a0s"
 
 
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is a share, 0..1, which is read in percent. Correlations and reciprocal ranks are not."""
+    return FRACTION.fullmatch(metric) is not None
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether less of a metric is better, by its name."""
+    return LOWER_IS_BETTER.search(metric) is not None
+
+
 def quality(value: Number | None, metric: str, digits: int = 1) -> str:
-    """One value of a metric: in percent where it is a fraction, otherwise with three significant digits."""
-    return percent(value, digits) if metric in FRACTIONS else significant(value)
+    """One value of a metric: in percent where it is a fraction, otherwise whole or with significant digits."""
+    if metric in COUNTS:
+        return count(value)
+    if is_fraction(metric):
+        return percent(value, digits)
+    return significant(value, BITS_DIGITS) if "bits_per_" in metric else significant(value)
 
 
 def gain(difference: Number | None, metric: str, digits: int = 1) -> str:
     """A difference in a metric with its sign: percentage points where the metric is a fraction."""
-    if metric in FRACTIONS:
+    if is_fraction(metric):
         return points(difference, digits)
+    if difference is not None and not is_absent(difference) and TO_A_PLACE.search(metric):
+        text = f"{difference:+.{GAIN_DIGITS}f}"
+        return _signed(text.lstrip("+-") if float(text) == 0 else text)
     text = significant(difference)
     return f"+{text}" if difference is not None and difference > 0 and text != ABSENT else text
 
 
 def gain_unit(metric: str) -> str:
     """What ``gain`` counts in."""
-    return "percentage points" if metric in FRACTIONS else metric_name(metric)
+    if is_fraction(metric):
+        return "percentage points"
+    return "bits per byte" if "bits_per_byte" in metric else metric_name(metric)
 
 
 def metric_name(metric: str) -> str:
-    """``negative_log_likelihood`` -> ``negative log-likelihood``."""
-    return (
-        metric.replace("_", " ")
-        .replace("log likelihood", "log-likelihood")
-        .replace("kl to", "KL to")
-        .replace("brier", "Brier")
-    )
+    """``negative_log_likelihood`` -> ``negative log-likelihood``, ``entity_f1`` -> ``entity F1``."""
+    return " ".join(WORDS.get(word, word) for word in metric.split("_")).replace("log likelihood", "log-likelihood")
+
+
+def metric_title(metric: str) -> str:
+    """The name at the head of a column or chart: ``Entity F1``."""
+    name = metric_name(metric)
+    return name if name.startswith("chrF") else name[:1].upper() + name[1:]
 
 
 def plain(value: Number) -> str:

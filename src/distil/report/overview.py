@@ -9,11 +9,12 @@ from distil.report.record import ArmQuality, Export, RunRecord, TrainedModel
 from distil.report.series import Series, series_of
 
 STANDARD_NORMAL_95 = 1.959964
+PROPORTIONS = ("accuracy", "hit_at_1")  # of test units that are either right or wrong
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, ready to be read. ``note`` says what the quality's range is, or why a cell is borrowed."""
+    """One line of the table, ready to be read. ``note`` says what a reference point is."""
 
     series: Series | None
     label: str
@@ -27,10 +28,12 @@ class Row:
     is_distilled: bool = False
     is_artefact: bool = False
     same_network: bool = False
+    is_reference: bool = False
+    note: str = ""
 
 
 def rows(record: RunRecord) -> tuple[Row, ...]:
-    """Teachers, distilled arms (the shipped one with its int8 artefact), controls."""
+    """Teachers, distilled arms (the shipped one with its int8 artefact), controls, reference points."""
     looks = series_of(record)
     teachers = [_teacher_row(record, name, looks["teacher", name]) for name in record.teachers]
     arms: list[Row] = []
@@ -38,7 +41,12 @@ def rows(record: RunRecord) -> tuple[Row, ...]:
         arms.append(_arm_row(record, name, looks["arm", name]))
         if name == record.student_arm:
             arms += _artefact_rows(record)
-    return (*teachers, *arms)
+    return (*teachers, *arms, *_reference_rows(record))
+
+
+def has_calibration(rows: Iterable[Row]) -> bool:
+    """Whether any model of the table has a calibration error: whether its column is shown."""
+    return any(row.calibration not in ("", ABSENT) for row in rows)
 
 
 def wilson_interval(successes: Number, trials: int) -> tuple[Number, Number]:
@@ -50,11 +58,11 @@ def wilson_interval(successes: Number, trials: int) -> tuple[Number, Number]:
 
 
 def quality_range(record: RunRecord, values: Iterable[Number]) -> tuple[Number, Number] | None:
-    """Smallest and largest seed; with one value the Wilson interval of an accuracy, None for another metric."""
+    """Smallest and largest seed; with one value the Wilson interval of a proportion, None for another metric."""
     values = tuple(values)
     if len(values) > 1:
         return min(values), max(values)
-    if record.verdict.metric != "accuracy" or not values:
+    if record.verdict.metric not in PROPORTIONS or not values:
         return None
     return wilson_interval(values[0] * record.verdict.test_examples, record.verdict.test_examples)
 
@@ -72,7 +80,7 @@ def _teacher_row(record: RunRecord, name: str, look: Series) -> Row:
     matches = (each for each in record.exports if each.teacher == name and each.precision == "fp32")
     labels = record.data["teacher_labels"].get(name, record.data["labelled"])
     facts = [] if name == "teacher" else ["teacher"]
-    facts += [] if labels == record.data["labelled"] else [f"{labels:,} labels"]
+    facts += [] if labels == record.data["labelled"] else [f"{labels:,} {record.nouns.labels}"]
     return _row(
         record,
         look,
@@ -135,7 +143,7 @@ def _artefact_rows(record: RunRecord) -> list[Row]:
     export = record.student_export("int8")
     if export is None or export.parity is None:
         return []
-    metric = export.parity.metric
+    metric = export.parity.metric or {}
     digits = digits_for(record.verdict.test_examples)
     return [
         Row(
@@ -150,6 +158,27 @@ def _artefact_rows(record: RunRecord) -> list[Row]:
             calibration="",
             is_artefact=True,
         )
+    ]
+
+
+def _reference_rows(record: RunRecord) -> list[Row]:
+    """What is reached without training a network: its quality and nothing else."""
+    metric, digits = record.verdict.metric, digits_for(record.verdict.test_examples)
+    return [
+        Row(
+            series=None,
+            label=name,
+            role="reference",
+            quality=quality(baseline.value, metric, digits),
+            range="",
+            parameters="",
+            size="",
+            latency="",
+            calibration="",
+            is_reference=True,
+            note=baseline.note,
+        )
+        for name, baseline in record.verdict.baselines.items()
     ]
 
 

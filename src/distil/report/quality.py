@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 from distil.report.axis import Scale, Tick, padded, spread
 from distil.report.number import (
-    FRACTIONS,
     Number,
     digits_for,
-    metric_name,
+    is_fraction,
+    metric_title,
     percent,
     quality,
     significant,
@@ -48,12 +48,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class QualityChart:
-    """Everything that the macro draws, in pixels of a box of WIDTH x HEIGHT."""
+    """Everything that the macro draws, in pixels of a box of WIDTH x HEIGHT. ``good`` is where good models stand."""
 
     marks: tuple[Mark, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     y_label: str
+    good: str
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -74,18 +75,19 @@ class _Model:
 def quality_chart(record: RunRecord) -> QualityChart:
     """Quality (linear) against the size of the weights (logarithmic) of every teacher and arm."""
     models = _models(record)
-    is_fraction = record.verdict.metric in FRACTIONS
-    y_scale = _y_scale(models, is_fraction=is_fraction)
+    in_percent, is_high_good = is_fraction(record.verdict.metric), record.verdict.higher_is_better
+    y_scale = _y_scale(models, in_percent=in_percent)
     x_scale = _x_scale(models)
     marks = [mark for group in _groups(models, x_scale) for mark in _marks(group, x_scale, y_scale, record)]
-    label = (lambda value: percent(value, 0)) if is_fraction else significant
-    if is_fraction and y_scale.high - y_scale.low < 0.04:
+    label = (lambda value: percent(value, 0)) if in_percent else significant
+    if in_percent and y_scale.high - y_scale.low < 0.04:
         label = percent
     return QualityChart(
         marks=_untangled(marks),
         x_ticks=x_scale.ticks(size_tick),
         y_ticks=y_scale.ticks(label),
-        y_label=metric_name(record.verdict.metric).capitalize(),
+        y_label=metric_title(record.verdict.metric) + ("" if is_high_good else ", lower is better"),
+        good="small and high" if is_high_good else "small and low",
     )
 
 
@@ -102,9 +104,9 @@ def _models(record: RunRecord) -> list[_Model]:
     return found
 
 
-def _y_scale(models: list[_Model], *, is_fraction: bool) -> Scale:
+def _y_scale(models: list[_Model], *, in_percent: bool) -> Scale:
     everything = [value for model in models for value in (model.mean, *model.values, *(model.bounds or ()))]
-    limits = {"floor": 0.0, "ceiling": 1.0} if is_fraction else {}
+    limits = {"floor": 0.0, "ceiling": 1.0} if in_percent else {}
     low, high = padded(min(everything), max(everything), **limits)
     return Scale(low, high, BOTTOM, TOP)
 

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import yaml
 
 from distil.core.errors import IntegrityError, RecipeError
+from distil.report.noun import IMAGES, task_of
 from distil.report.number import Number
 from distil.report.record import (
     ArmQuality,
+    Baseline,
     ClassChange,
     ClassQuality,
     Comparison,
@@ -27,6 +29,7 @@ from distil.report.record import (
     ReliabilityBin,
     RunRecord,
     Shipped,
+    Slice,
     SpeedUp,
     Summary,
     TrainedModel,
@@ -36,6 +39,7 @@ from distil.report.record import (
 FORMAT = 1
 VERDICTS = ("BEATS", "WORSE", "EQUIVALENT", "INCONCLUSIVE", "NOT TESTED")
 DATA_KEYS = ("fingerprint", "source", "splits", "labelled", "teacher_labels", "class_names", "image")
+TASKS_OF_ONE_CLASS = (IMAGES, "text-classification")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_LOADER_BYTES = 4096
 AGAIN = "`distil run` with the same recipe and --run-dir finishes the run and writes what is missing."
@@ -76,13 +80,17 @@ def read_run(run_directory: Path) -> RunRecord:
         gallery=_optional(root / "evaluation" / "gallery.json", _read_gallery),
         summary=_optional(root / "evaluation" / "summary.json", _read_summary),
         tuning=_optional(root / "tuning.json", _read_tuning),
+        has_huggingface_folder=(root / "student" / "huggingface" / "config.json").is_file(),
     )
     _check_together(record)
     return record
 
 
 def _check_together(record: RunRecord) -> None:
-    """What no single file can show: the shipped student is one of the arms, and every matrix has the data's classes."""
+    """What no single file can show: the shipped student is one of the arms, and every matrix has the data's classes.
+
+    A matrix may be missing only where the task does not give each example one class.
+    """
     shipped = record.shipped
     if shipped is not None and shipped.seed not in record.arms.get(shipped.arm, {}):
         raise IntegrityError(
@@ -92,9 +100,13 @@ def _check_together(record: RunRecord) -> None:
     _require(record.directory / "data.json", record.data, DATA_KEYS)
     _require(record.directory / "environment.json", record.environment, ("distil",))
     num_classes = len(record.data["class_names"])
+    may_be_missing = task_of(record.data) not in TASKS_OF_ONE_CLASS
     for arm, seeds in record.arms.items():
         for seed, model in seeds.items():
-            if {len(model.evaluation.confusion), *map(len, model.evaluation.confusion)} != {num_classes}:
+            matrix = model.evaluation.confusion
+            if may_be_missing and not matrix:
+                continue
+            if {len(matrix), *map(len, matrix)} != {num_classes}:
                 raise IntegrityError(
                     f"{record.directory / 'arms' / arm / f'seed-{seed}' / 'evaluation.json'}: the confusion is not "
                     f"{num_classes} x {num_classes}, as the class names in data.json say. {AGAIN}"
@@ -176,6 +188,7 @@ def _read_verdict(path: Path) -> Verdict:
                 )
                 for control, each in content["against"].items()
             },
+            baselines={name: _build(Baseline, each) for name, each in content.get("baselines", {}).items()},
             notes=tuple(content.get("notes", ())),
         )
 
@@ -237,7 +250,14 @@ def _read_summary(path: Path) -> Summary:
     content = _json(path)
     with _reading(path):
         changes = tuple(_build(ClassChange, each) for each in content["per_class_change"])
-        return _build(Summary, content, per_class_change=changes)
+        slices = tuple(_read_slice(each) for each in content.get("slices", ()))
+        return _build(Summary, content, per_class_change=changes, slices=slices)
+
+
+def _read_slice(content: Mapping[str, Any]) -> Slice:
+    return _build(
+        Slice, content, interval=_pair(content["interval"]), seed_interval=_pair(content.get("seed_interval"))
+    )
 
 
 def _read_tuning(path: Path) -> Mapping[str, Any]:
@@ -265,6 +285,7 @@ def _read_example(directory: Path, content: Mapping[str, Any]) -> GalleryExample
         content,
         id=str(content["id"]),
         image=_data_uri(directory, content["image"]) if content.get("image") else None,
+        text=str(content["text"]) if content.get("text") else None,
         teacher_plain=tuple(content["teacher"]["plain"]),
         teacher_softened=tuple(content["teacher"]["softened"]),
         student=tuple(content["student"]),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distil.report.noun import Nouns, nouns_of
 from distil.report.number import Number
 
 
@@ -45,7 +46,10 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on the test split. ``confusion`` has the true class in rows and the predicted class in columns."""
+    """One model on the test split. ``confusion`` has the true class in rows and the predicted class in columns.
+
+    Where an example does not have one class, ``per_class``, ``confusion`` and ``reliability`` are empty.
+    """
 
     split: str
     num_examples: int
@@ -79,8 +83,16 @@ class ArmQuality:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """A reference point that costs no training of a network: its quality, and in a sentence what it is."""
+
+    value: Number
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Distilled minus control, positive where the distilled student is better."""
+    """How much better the distilled student is than a control, positive whether the metric is to be high or low."""
 
     difference: Number
     interval: tuple[Number, Number]
@@ -91,7 +103,7 @@ class Comparison:
 class Verdict:
     """The content of ``verdict.json``. Without a control there is no difference, no interval and no best control.
 
-    ``distilled`` is None where no arm has a teacher.
+    ``distilled`` is None where no arm has a teacher. Arms, teachers and baselines are in the unit of the metric.
     """
 
     verdict: str
@@ -108,6 +120,7 @@ class Verdict:
     arms: Mapping[str, ArmQuality]
     teachers: Mapping[str, Number]
     against: Mapping[str, Comparison]
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     smallest_detectable: Number | None = None
@@ -116,7 +129,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class GalleryExample:
-    """A real example and what teacher, student and control say about it; ``image`` is a ``data:`` URI or None."""
+    """A real example and what teacher, student and control say about it; ``image`` is a ``data:`` URI.
+
+    An example has an image or a text; the texts of a pair are lines of one.
+    """
 
     id: str
     image: str | None
@@ -126,6 +142,7 @@ class GalleryExample:
     teacher_softened: tuple[Number, ...]
     student: tuple[Number, ...]
     control: tuple[Number, ...] | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,24 +166,37 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """The arms on a named part of the test split, and the difference to the best control; None: too few examples."""
+
+    name: str
+    support: int
+    means: Mapping[str, Number | None]
+    difference: Number | None
+    interval: tuple[Number, Number] | None
+    seed_interval: tuple[Number, Number] | None = None
+
+
+@dataclass(frozen=True)
 class Summary:
-    """What was computed over several models: inherited errors per arm, and the change per class."""
+    """What was computed over several models: inherited errors per arm, the change per class, and slices."""
 
     inherited_errors: Mapping[str, Number | None]
     per_class_change: tuple[ClassChange, ...]
     best_control: str | None = None
+    slices: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Does the exported file behave like the model? ``agreement`` is the fraction of equal top classes."""
+    """Does the exported file behave like the model? ``agreement`` is the fraction of equal answers."""
 
     runtime: str
     num_samples: int
     max_abs_error: Number
     mean_abs_error: Number
-    agreement: Number
-    metric: Mapping[str, Any]
+    agreement: Number | None
+    metric: Mapping[str, Any] | None
     dynamic_batch: bool
     repeat_bit_equal: bool
     sha256: str
@@ -188,7 +218,7 @@ class SpeedUp:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one call on pinned threads."""
+    """Time of one call on pinned threads. ``tokens`` is the length of the text that it was measured with."""
 
     threads: int
     batch_size: int
@@ -200,6 +230,7 @@ class Latency:
     cpu: str
     reference: str | None = None
     speed_up: SpeedUp | None = None
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -242,11 +273,23 @@ class RunRecord:
     gallery: Gallery | None = None
     summary: Summary | None = None
     tuning: Mapping[str, Any] | None = None  # the content of tuning.json
+    has_huggingface_folder: bool = False  # student/huggingface
 
     @property
     def name(self) -> str:
         """The recipe's name, or the directory's where the recipe has none."""
         return str(self.recipe.get("name") or self.directory.name)
+
+    @property
+    def nouns(self) -> Nouns:
+        """The words for this run's task."""
+        return nouns_of(self.data)
+
+    @property
+    def latency_input(self) -> str:
+        """What latencies are the time of: ``one text of 32 tokens``."""
+        tokens = {each.latency.tokens for each in self.exports if each.latency and each.latency.tokens}
+        return f"one {self.nouns.input}" + (f" of {tokens.pop()} tokens" if len(tokens) == 1 else "")
 
     @property
     def controls(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from distil.report.axis import Scale, Tick, padded
-from distil.report.number import Number, percent, plain, significant
+from distil.report.number import Number, is_fraction, percent, plain, quality, significant
 from distil.report.record import RunRecord
 from distil.report.series import Series, series_of
 
@@ -48,18 +48,21 @@ def sensitivity_panels(record: RunRecord) -> tuple[SensitivityPanel, ...]:
     """A panel for every setting that had at least two numeric values; none where nothing was tuned."""
     if record.tuning is None:
         return ()
-    looks = series_of(record)
+    looks, metric = series_of(record), record.tuning["metric"]
+    sign = 1 if record.verdict.higher_is_better else -1  # trials are rated such that higher is better
     found = []
     for arm, tuned in record.tuning["arms"].items():
+        trials = [trial | {"value": sign * trial["value"]} for trial in tuned["trials"] if trial["value"] is not None]
         for setting in tuned["best"]:
-            trials = [trial for trial in tuned["trials"] if trial["value"] is not None]
             values = [trial["settings"][setting] for trial in trials]
             if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values) and len(set(values)) > 1:
-                found.append(_panel(len(found), arm, setting, tuned, trials, looks["arm", arm]))
+                found.append(_panel(len(found), setting, tuned, trials, looks["arm", arm], metric=metric))
     return tuple(found)
 
 
-def _panel(position: int, arm: str, setting: str, tuned: dict, trials: list[dict], series: Series) -> SensitivityPanel:
+def _panel(
+    position: int, setting: str, tuned: dict, trials: list[dict], series: Series, *, metric: str
+) -> SensitivityPanel:
     settings = [trial["settings"][setting] for trial in trials]
     values = [trial["value"] for trial in trials]
     low, high = min(settings), max(settings)
@@ -74,7 +77,7 @@ def _panel(position: int, arm: str, setting: str, tuned: dict, trials: list[dict
             is_chosen=trial["settings"] == tuned["best"] and not trial["is_pruned"],
             is_pruned=trial["is_pruned"],
             setting=significant(trial["settings"][setting]),
-            value=percent(trial["value"]),
+            value=quality(trial["value"], metric),
         )
         for trial in trials
     )
@@ -82,12 +85,12 @@ def _panel(position: int, arm: str, setting: str, tuned: dict, trials: list[dict
     varied = "" if not others else f"; {others} other setting{'s' if others > 1 else ''} changed with it"
     return SensitivityPanel(
         key=f"sensitivity-{position}",
-        title=f"{arm}: {setting}",
+        title=f"{series.name}: {setting}",
         note=f"{len(trials)} trials on validation, {tuned['num_pruned']} stopped early, "
         f"{tuned['seconds']:.0f} s{varied}",
         series=series,
         setting=setting,
         dots=dots,
         x_ticks=x.ticks(plain if not logarithmic else significant, target=4),
-        y_ticks=y.ticks(percent, target=5),
+        y_ticks=y.ticks(percent if is_fraction(metric) else significant, target=5),
     )

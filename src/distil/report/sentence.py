@@ -1,12 +1,14 @@
 """The sentences of the first screen: what the verdict means, by how much, and what the reader must know first."""
 
+from collections.abc import Sequence
+
 from distil.report.number import (
     Number,
     count,
     digits_for,
     gain,
     gain_unit,
-    metric_name,
+    metric_title,
     percent,
     quality,
     quantity,
@@ -37,7 +39,7 @@ def meaning(verdict: Verdict) -> str:
         case "BEATS":
             return f"Distillation helped: the distilled student is better than {controls} on the same budget."
         case "WORSE":
-            return f"Distillation hurt: the distilled student is worse than {_listed(_worse_than(verdict))}."
+            return f"Distillation hurt: the distilled student is worse than {listed(_worse_than(verdict))}."
         case "EQUIVALENT":
             return (
                 "Distillation made no difference that matters: the distilled student and the best control "
@@ -57,32 +59,43 @@ def comparison(verdict: Verdict) -> str | None:
     digits = digits_for(verdict.test_examples)
     own = quality(verdict.arms[verdict.distilled].mean, verdict.metric, digits)
     control = quality(verdict.arms[verdict.best_control].mean, verdict.metric, digits)
-    name = metric_name(verdict.metric).capitalize()
-    return f"{name} {own} against {control} for {verdict.best_control}, the best control."
+    end = "" if verdict.higher_is_better else "; lower is better"
+    return f"{metric_title(verdict.metric)} {own} against {control} for {verdict.best_control}, the best control{end}."
 
 
 def difference(verdict: Verdict) -> str | None:
-    """The difference to the best control, for display: ``+5.9 percentage points``."""
+    """The difference to the best control, for display: ``+5.9 percentage points``, ``0.120 bits per byte lower``."""
     if verdict.difference is None:
         return None
-    return f"{gain(verdict.difference, verdict.metric, digits_for(verdict.test_examples))} {gain_unit(verdict.metric)}"
+    unit = gain_unit(verdict.metric)
+    if verdict.higher_is_better:
+        return f"{gain(verdict.difference, verdict.metric, digits_for(verdict.test_examples))} {unit}"
+    return f"{_size(verdict.difference, verdict)} {unit} {_way(verdict.difference)}"
 
 
-def intervals(verdict: Verdict) -> str | None:
-    """Both intervals in words: over test examples, and over seeds where there are several."""
+def intervals(verdict: Verdict, units: str = "test examples") -> str | None:
+    """Both intervals in words: over the units of the test split, and over seeds where there are several."""
     if verdict.interval is None:
         return None
-    level = percent(verdict.confidence, 0)
-    text = f"{level} interval {span(verdict.interval, verdict)} over {count(verdict.test_examples)} test examples"
+    level, spoken = percent(verdict.confidence, 0), span if verdict.higher_is_better else _spoken_span
+    text = f"{level} interval {spoken(verdict.interval, verdict)} over {count(verdict.test_examples)} {units}"
     if verdict.seed_interval is None:
         return f"{text}; one seed, so none over seeds"
-    return f"{text}; {span(verdict.seed_interval, verdict)} over {len(verdict.seeds)} seeds"
+    return f"{text}; {spoken(verdict.seed_interval, verdict)} over {len(verdict.seeds)} seeds"
 
 
 def span(interval: tuple[Number, Number], verdict: Verdict) -> str:
-    """``+4.8 to +7.1``."""
+    """``+4.8 to +7.1``, positive where the distilled student is better."""
     low, high = (gain(bound, verdict.metric, digits_for(verdict.test_examples)) for bound in interval)
     return f"{low} to {high}"
+
+
+def subtraction(verdict: Verdict) -> str:
+    """What the signs of differences mean."""
+    unit = gain_unit(verdict.metric)
+    if verdict.higher_is_better:
+        return f"Distilled minus control in {unit}, positive where the distilled student is better."
+    return f"Control minus distilled in {unit}, positive where the distilled student is better, that is lower."
 
 
 def warnings(record: RunRecord) -> tuple[str, ...]:
@@ -118,17 +131,17 @@ def teacher_mistakes(record: RunRecord) -> int | None:
 
 def label_budget(record: RunRecord) -> str | None:
     """Who saw how many labels, where teacher and students did not see the same; None where they did."""
-    labelled = record.data["labelled"]
+    labelled, labels = record.data["labelled"], record.nouns.labels
     teachers = record.data.get("teacher_labels") or {}
     if all(number <= labelled for number in teachers.values()):
         return None
     one = len(teachers) == 1
-    said = _listed(
+    said = listed(
         [f"the teacher {count(n)}" if one else f"the teacher {name} {count(n)}" for name, n in teachers.items()]
     )
     return (
-        f"Students had {count(labelled)} labels, {said}: part of any gain is what the teacher learned "
-        "from labels that the students never saw."
+        f"Students had {count(labelled)} {labels}, {said}: part of any gain is what the teacher learned "
+        f"from {labels} that the students never saw."
     )
 
 
@@ -149,7 +162,8 @@ def faster(record: RunRecord) -> str | None:
     if export is None or export.latency is None or export.latency.speed_up is None:
         return None
     speed_up = export.latency.speed_up
-    return f"It answers {times(speed_up)} faster than the teacher." if speed_up.claimed else None
+    length = f" on texts of {tokens} tokens" if (tokens := export.latency.tokens) else ""
+    return f"It answers {times(speed_up)} faster than the teacher{length}." if speed_up.claimed else None
 
 
 def times(speed_up: SpeedUp) -> str:
@@ -169,9 +183,29 @@ def _worse_than(verdict: Verdict) -> list[str]:
 def _smallest(verdict: Verdict) -> str:
     if verdict.smallest_detectable is None:
         return ""
-    smallest = gain(verdict.smallest_detectable, verdict.metric, digits_for(verdict.test_examples)).lstrip("+")
+    smallest = _size(verdict.smallest_detectable, verdict)
     return f" It could have shown a difference of {smallest} {gain_unit(verdict.metric)} or more."
 
 
-def _listed(words: list[str]) -> str:
+def _size(difference: Number, verdict: Verdict) -> str:
+    """A difference without its sign."""
+    return gain(abs(difference), verdict.metric, digits_for(verdict.test_examples)).lstrip("+")
+
+
+def _way(difference: Number) -> str:
+    """Where the distilled student stands, of a metric that is to be low."""
+    return "higher" if difference < 0 else "lower"
+
+
+def _spoken_span(interval: tuple[Number, Number], verdict: Verdict) -> str:
+    """``0.100 to 0.140 lower``, ``0.010 higher to 0.140 lower``: of a metric that is to be low."""
+    low, high = interval
+    if low < 0 < high:
+        return f"{_size(low, verdict)} higher to {_size(high, verdict)} lower"
+    near, far = sorted(interval, key=abs)
+    return f"{_size(near, verdict)} to {_size(far, verdict)} {_way(far)}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

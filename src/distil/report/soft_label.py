@@ -7,6 +7,7 @@ from distil.report.record import Gallery, GalleryExample, RunRecord
 from distil.report.series import series_of
 
 MOST_ROWS = 5
+LONGEST_TEXT = 500  # characters; a card is not the place to read an article
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,11 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Card:
-    """One example: the picture, the true class, why it was chosen, and the table."""
+    """One example: the picture or the text, the true class, why it was chosen, and the table."""
 
     id: str
     image: str | None
+    text: str | None
     label: str | None
     why: str
     rows: tuple[ClassRow, ...]
@@ -72,7 +74,19 @@ def _card(gallery: Gallery, example: GalleryExample) -> Card:
         others = len(gallery.class_names) - len(shown)
         rows.append(ClassRow(f"{others} others", _bars(rest), is_rest=True))
     label = None if example.label is None else gallery.class_names[example.label]
-    return Card(example.id, example.image, label, example.why, tuple(rows), example.control is not None)
+    return Card(
+        id=example.id,
+        image=example.image,
+        text=_shortened(example.text) if example.text else None,
+        label=label,
+        why=example.why,
+        rows=tuple(rows),
+        has_control=example.control is not None,
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1].rstrip() + "…"
 
 
 def _most_telling(distributions: list[tuple[Number, ...]], label: int | None) -> list[int]:

@@ -1,16 +1,105 @@
-"""Which task."""
+"""Which task: what a network is to say about an example."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from distil.core.config import Config, StringIsKind
+from distil.core.config import Config, Count, Probability, StringIsKind
 
 
-class ImageClassificationConfig(Config):
+class AnyTaskConfig(Config):
+    """What every task has: ``target`` is the kind of target, which terms must be made for."""
+
+    target: ClassVar[str] = "classes"
+
+
+class ImageClassificationConfig(AnyTaskConfig):
     """One class for each image."""
 
     kind: Literal["image-classification"] = "image-classification"
 
 
-TaskConfig = Annotated[ImageClassificationConfig, Field(), StringIsKind]
+class TextClassificationConfig(AnyTaskConfig):
+    """One class for each text or pair of texts: sentiment, topic, entailment."""
+
+    kind: Literal["text-classification"] = "text-classification"
+
+
+class MultiLabelConfig(AnyTaskConfig):
+    """Any number of classes for each text."""
+
+    target = "multi-label"
+
+    kind: Literal["multi-label"] = "multi-label"
+
+
+class RankingConfig(AnyTaskConfig):
+    """The right one among the candidates of a group, such as the sentence that answers a question: two classes."""
+
+    kind: Literal["ranking"] = "ranking"
+
+
+class TokenClassificationConfig(AnyTaskConfig):
+    """A tag for each word; the first piece of a word answers for it."""
+
+    kind: Literal["token-classification"] = "token-classification"
+    tags: Literal["entities", "plain"] = "entities"  # entities: O, B-TYPE, I-TYPE, counted whole
+
+
+class QuestionAnsweringConfig(AnyTaskConfig):
+    """Start and end of the answer in a context; a long context is read in windows that overlap."""
+
+    kind: Literal["question-answering"] = "question-answering"
+    stride: Count = 64  # tokens that two windows share
+    max_answer_tokens: Count = 30
+    language: Literal["en", "zh"] = "en"  # how answers are normalised before they are compared
+
+
+class SequenceToSequenceConfig(AnyTaskConfig):
+    """A text written from a text: translation, summary."""
+
+    kind: Literal["sequence-to-sequence"] = "sequence-to-sequence"
+    max_target_tokens: Count = 128
+    num_beams: Count = 1
+    tokenisation: Literal["13a", "zh", "char"] = "13a"  # of BLEU, as sacrebleu names it
+
+
+class CausalLanguageModelConfig(AnyTaskConfig):
+    """The next token of a text."""
+
+    kind: Literal["causal-lm"] = "causal-lm"
+
+
+class MaskedLanguageModelConfig(AnyTaskConfig):
+    """The tokens of a text that are masked."""
+
+    kind: Literal["masked-lm"] = "masked-lm"
+    probability: Annotated[Probability, Field(gt=0)] = 0.15
+
+
+class SentenceEmbeddingConfig(AnyTaskConfig):
+    """A vector for each text, near to those of texts that mean the same. The data have pairs of such texts."""
+
+    target = "embeddings"
+
+    kind: Literal["sentence-embedding"] = "sentence-embedding"
+    features: Count | None = None  # of the vector; None: the width of the model
+    measure: Literal["retrieval", "spearman"] = "retrieval"  # spearman: against data.score
+
+
+TextTaskConfig = (
+    TextClassificationConfig
+    | MultiLabelConfig
+    | RankingConfig
+    | TokenClassificationConfig
+    | QuestionAnsweringConfig
+    | SequenceToSequenceConfig
+    | CausalLanguageModelConfig
+    | MaskedLanguageModelConfig
+    | SentenceEmbeddingConfig
+)
+
+TaskConfig = Annotated[
+    Annotated[ImageClassificationConfig | TextTaskConfig, Field(discriminator="kind")],
+    StringIsKind,
+]

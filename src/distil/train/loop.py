@@ -70,7 +70,10 @@ class Training:
         objective: bound to the knowledge.
         knowledge: what teachers say about a batch.
         feed: the batch of every step.
-        validate: accuracy and negative log-likelihood on the validation split; None where there is none.
+        validate: metrics on the validation split; None where there is none.
+        metric: of these, the one that chooses between epochs; equal ones are told apart by the negative
+            log-likelihood, where there is one.
+        higher_is_better: of that metric.
         placement: where to compute.
         seed: of everything random in a step, such as dropout.
         folder: for ``events.jsonl`` and ``checkpoints/``.
@@ -90,6 +93,18 @@ class Training:
     folder: Path
     identity: str
     frozen: tuple[str, ...] = ()
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+
+    def rank(self, metrics: Metrics) -> tuple[float, float]:
+        """What better epochs have more of."""
+        value = metrics[self.metric]
+        return (value if self.higher_is_better else -value, -self.loss(metrics))
+
+    def loss(self, metrics: Metrics) -> float:
+        """What validation gives to be lowered."""
+        value = metrics[self.metric]
+        return metrics.get("negative_log_likelihood", -value if self.higher_is_better else value)
 
 
 def train(training: Training, interruption: Interruption) -> Trained:
@@ -215,11 +230,11 @@ class Loop:
                 f"step {progress.step}: validation gives {metrics}; nothing of this epoch is saved. Lower the learning "
                 "rate or set training.gradient_clip"
             )
-        progress.watched.append(metrics["negative_log_likelihood"] if metrics is not None else loss)
-        if self._config.keep == "best" and metrics is not None and _is_better(metrics, progress.best_metrics):
+        progress.watched.append(self._training.loss(metrics) if metrics is not None else loss)
+        if self._config.keep == "best" and metrics is not None and self._is_better(metrics):
             progress.best_epoch, progress.best_metrics = epoch, metrics
             self._best = {name: tensor.detach().clone() for name, tensor in self._module.state_dict().items()}
-        adapted = self._objective.observe(metrics["negative_log_likelihood"]) if metrics is not None else {}
+        adapted = self._objective.observe(self._training.loss(metrics)) if metrics is not None else {}
         now = time.monotonic()
         self._events.append(
             "epoch",
@@ -235,6 +250,10 @@ class Loop:
         )
         self._epoch_start = now
         progress.sums, progress.counts = {}, {}
+
+    def _is_better(self, metrics: Metrics) -> bool:
+        best = self._progress.best_metrics
+        return not best or self._training.rank(metrics) > self._training.rank(best)
 
     def resume(self) -> None:
         """Takes up the newest intact checkpoint, or starts a new event file."""
@@ -294,13 +313,6 @@ def is_still_improving(losses: list[float]) -> bool | None:
         return None
     late, before = losses[-tenth:], losses[-2 * tenth : -tenth]
     return sum(late) < 0.98 * sum(before)
-
-
-def _is_better(metrics: Metrics, best: Metrics) -> bool:
-    def rank(values: Metrics) -> tuple[float, float]:
-        return values["accuracy"], -values["negative_log_likelihood"]
-
-    return not best or rank(metrics) > rank(best)
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss
 
-from distil.tasks.image_classification import METRIC, validation_metrics
+from distil.tasks.classification import METRIC, validation_metrics
 from distil.tasks.score import Scores
 
 
