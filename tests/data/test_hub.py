@@ -80,14 +80,15 @@ def test_code_of_a_data_set_is_never_trusted(calls: Calls, folders: Path) -> Non
 
 
 def test_a_script_in_a_folder_is_not_run(folders: Path) -> None:
-    folder = folders / "shared" / "colours"
-    folder.mkdir()
-    (folder / "colours.py").write_text(f"open({str(folders / 'it-ran')!r}, 'w').close()\n")
-    with pytest.raises(DataError, match=f"cannot read {folder}"):
+    for name in ("colours", "other"):
+        (folders / "shared" / name).mkdir()
+        (folders / "shared" / name / "train.jsonl").write_text(json.dumps({"text": "red"}), encoding="utf-8")
+        script = f"open({str(folders / 'it-ran')!r}, 'w').close()\n"
+        (folders / "shared" / name / "colours.py").write_text(script, encoding="utf-8")
+    with pytest.raises(DataError, match=f"cannot read {folders / 'shared' / 'colours'}: .*scripts are no longer"):
         load_dataset(TextConfig(path="colours"), extra="text")
-    (folder / "train.jsonl").write_text(json.dumps({"text": "red"}), encoding="utf-8")
-    table, _ = load_dataset(TextConfig(path="colours"), extra="text")
-    assert table["train"]["text"] == ["red"]
+    table, _ = load_dataset(TextConfig(path="other"), extra="text")
+    assert list(table["train"]["text"]) == ["red"]
     assert not (folders / "it-ran").exists()
 
 

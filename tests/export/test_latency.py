@@ -9,7 +9,11 @@ import pytest
 
 from distil.core.errors import ExportError
 from distil.export import latency
+from distil.export.integrity import write_record
 from distil.export.latency import Contestant, judge_speed_up, main, median_interval
+from distil.export.samples import read_samples
+
+from . import texts
 
 KEYS = {
     "format", "threads", "batch_size", "rounds", "p50_ms", "p95_ms", "p50_interval", "load_ms", "cpu", "reference",
@@ -193,3 +197,115 @@ def test_30_a_changed_artefact_is_not_timed(
 def test_settings_without_meaning_are_refused(rounds: int, seconds: float, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="needs at least 2 rounds and more than 0 seconds"):
         latency.measure_latency([tmp_path], rounds=rounds, seconds=seconds)
+
+
+TEXTS = {
+    "input_ids": np.array([[0, 5, 6, 7], [0, 8, 0, 0]]),
+    "attention_mask": np.array([[0, 1, 1, 1], [0, 1, 0, 0]]),
+}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "row", "ids", "mask"),
+    [
+        (2, 0, [5, 6], [1, 1]),
+        (5, 0, [5, 6, 7, 9, 9], [1, 1, 1, 0, 0]),
+        (3, 1, [8, 9, 9], [1, 0, 0]),
+        (None, 0, [5, 6, 7], [1, 1, 1]),
+        (None, 1, [8], [1]),
+    ],
+)
+def test_a_text_gets_its_number_of_tokens(tokens: int | None, row: int, ids: list[int], mask: list[int]) -> None:
+    one = latency._single({name: value[row : row + 1] for name, value in TEXTS.items()}, tokens, pad_id=9)
+    assert not isinstance(one, np.ndarray)
+    assert one["input_ids"].tolist() == [ids]
+    assert one["attention_mask"].tolist() == [mask]
+    assert all(value.flags.c_contiguous for value in one.values())
+
+
+class RecordingSession:
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[str], dict[str, np.ndarray]]] = []
+
+    def run(self, names: list[str], feed: dict[str, np.ndarray]) -> None:
+        self.asked.append((names, feed))
+
+
+def test_texts_are_asked_by_name_and_in_turn() -> None:
+    session = RecordingSession()
+    singles = [{name: value[row : row + 1] for name, value in TEXTS.items()} for row in range(2)]
+    latency._time_block(Contestant(Path("a"), "a", session, singles, 0.0, "embedding", 4), 3)
+    assert [names for names, _ in session.asked] == [["embedding"]] * 3
+    assert [feed["input_ids"][0, 1] for _, feed in session.asked] == [5, 8, 5]
+
+
+@pytest.fixture
+def exports(text_artefacts: Path, tmp_path: Path) -> Path:
+    for name in ("words-fp32", "words-int8", "tags-fp32", "characters-fp32"):
+        shutil.copytree(text_artefacts / name, tmp_path / name)
+    return tmp_path
+
+
+def change_json(directory: Path, name: str, change: dict[str, Any]) -> None:
+    content = json.loads((directory / name).read_bytes())
+    for key, value in change.items():
+        content[key] = (content[key] | value) if isinstance(value, dict) and content[key] else value
+    (directory / name).write_text(json.dumps(content))
+    record = json.loads((directory / "artefact.json").read_bytes())
+    write_record(directory, record["files"], precision=record["precision"])
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize(("tokens", "expected"), [(None, 32), (8, 8), (500, texts.MAX_LENGTH)])
+def test_texts_of_one_tokenizer_are_timed_at_one_length(tokens: int | None, expected: int, exports: Path) -> None:
+    """The tokenizer's file may say another length to cut at: the pieces of text are the same."""
+    change_json(exports / "words-int8", "tokenizer.json", {"truncation": {"max_length": 7, "stride": 0,
+                "strategy": "LongestFirst", "direction": "Right"}})  # fmt: skip
+    reports = latency.measure_latency(
+        [exports / "words-fp32", exports / "words-int8"],
+        reference=exports / "tags-fp32",
+        rounds=2,
+        seconds=0.05,
+        **({} if tokens is None else {"tokens": tokens}),
+    )
+    assert {report["tokens"] for report in reports.values()} == {expected}
+    report = reports[exports / "words-int8"]
+    assert json.loads((exports / "words-int8" / "latency.json").read_text()) == report
+    assert report["reference"] == "tags-fp32"
+    assert report["speed_up"]["ratio"] > 0
+
+
+@pytest.mark.untyped
+def test_the_shortest_limit_holds_for_all(exports: Path) -> None:
+    change_json(exports / "tags-fp32", "labels_and_preprocessing.json", {"input": {"max_length": 6}})
+    assert latency._shared_length([exports / "words-fp32", exports / "tags-fp32"], 32) == 6
+
+
+@pytest.mark.untyped
+def test_texts_of_two_tokenizers_keep_their_own_lengths(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 characters are not the text that 32 words are."""
+    seen: list[Contestant] = []
+
+    def look(contestants: list[Contestant], **_: Any) -> list[np.ndarray]:
+        seen.extend(contestants)
+        return [np.ones((2, 3)) for _ in contestants]
+
+    monkeypatch.setattr(latency, "time_together", look)
+    reports = latency.measure_latency([exports / "characters-fp32"], reference=exports / "words-fp32")
+    assert {report["tokens"] for report in reports.values()} == {None}
+    for contestant in seen:
+        masks = read_samples(contestant.directory / "samples.safetensors").inputs["attention_mask"]
+        lengths = [each["attention_mask"].shape[1] for each in contestant.inputs]
+        assert lengths == masks[:32].sum(axis=1).tolist()
+        assert len(set(lengths)) > 5
+
+
+@pytest.mark.untyped
+def test_images_have_no_tokens(artefacts: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(artefacts / "mlp-fp32", tmp_path / "copy"))
+    assert latency.measure_latency([copy], rounds=2, seconds=0.02)[copy]["tokens"] is None
+
+
+def test_no_tokens_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="at least 1 token, got 0"):
+        latency.measure_latency([tmp_path], tokens=0)

@@ -32,6 +32,20 @@ def test_35_parity_holds_in_a_fresh_process(name: str, artefacts: Path) -> None:
     assert parity == json.loads((artefacts / name / "parity.json").read_text())
 
 
+@pytest.mark.parametrize("name", ["words-int8", "embedding-fp32"])
+def test_35_parity_of_texts_holds_in_a_fresh_process(name: str, text_artefacts: Path) -> None:
+    parity = verify_in_fresh_process(text_artefacts / name)
+    assert parity["pid"] != os.getpid()
+    assert parity["passed"]
+    assert parity["dynamic_length"]
+
+
+def test_latency_of_texts_is_measured_at_the_length_that_is_asked_for(text_artefacts: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(text_artefacts / "tags-fp32", tmp_path / "tags-fp32"))
+    assert measure_latency_in_fresh_process([place])[str(place)]["tokens"] == 32
+    assert measure_latency_in_fresh_process([place], tokens=5)[str(place)]["tokens"] == 5
+
+
 def test_35_other_weights_are_an_export_error(copy: Path) -> None:
     change_model(copy, perturb_weights)
     with pytest.raises(ExportError, match="is not the model it was made from") as caught:

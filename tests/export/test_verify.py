@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
@@ -16,7 +17,11 @@ from distil.core.errors import ExportError, IntegrityError
 from distil.export import verify as module
 from distil.export.integrity import check_artefact, write_record
 from distil.export.runtime import open_session
-from distil.export.verify import TOLERANCES, main, verify
+from distil.export.samples import Samples
+from distil.export.verify import TOLERANCES, TOLERANCES_WITHOUT_CLASSES, main, verify
+
+from . import texts
+from .conftest import TextModel
 
 pytestmark = pytest.mark.untyped
 
@@ -259,3 +264,190 @@ def test_it_runs_where_torch_and_distils_other_needs_are_absent(copy: Path) -> N
 def test_importing_it_does_not_import_torch() -> None:
     code = "import distil.export.verify, distil.export.latency, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def copy_of(text_artefacts: Path, name: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(text_artefacts / name, tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["characters", "words", "tags", "embedding"])
+def test_35_fp32_of_texts_is_the_model_within_float_noise(name: str, text_artefacts: Path) -> None:
+    parity = verify(text_artefacts / f"{name}-fp32")
+    assert parity["problems"] == []
+    assert parity["passed"]
+    assert 0 < parity["max_relative_error"] < 1e-5
+    assert parity["dynamic_batch"]
+    assert parity["dynamic_length"]
+    assert parity["repeat_bit_equal"]
+    assert parity["batch_sizes"] == [1, 2, 7, 150]
+    shortest, longest, limit = parity["token_lengths"]
+    assert shortest < longest <= limit == texts.MAX_LENGTH
+
+
+@pytest.mark.parametrize("name", ["characters", "words", "tags"])
+def test_35_int8_of_texts_agrees_on_99_of_100_and_keeps_the_metric(name: str, text_artefacts: Path) -> None:
+    parity = verify(text_artefacts / f"{name}-int8")
+    assert parity["problems"] == []
+    assert parity["agreement"] >= 0.99
+    assert parity["max_relative_error"] > 1e-4
+    assert parity["metric"]["name"] == "accuracy"
+    assert parity["metric"]["reference"] > 0.9
+    assert parity["metric"]["reference"] - parity["metric"]["artefact"] <= 0.01
+    assert parity["tolerance"] == TOLERANCES["int8"]
+
+
+def test_35_int8_of_embeddings_keeps_their_direction(text_artefacts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = text_artefacts / "embedding-int8"
+    parity = verify(directory)
+    assert parity["problems"] == []
+    assert parity["agreement"] is None
+    assert 0.99 < parity["cosine"] < 1
+    assert parity["metric"] == {"name": "cosine", "reference": 1.0, "artefact": parity["cosine"]}
+    assert parity["tolerance"] == TOLERANCES_WITHOUT_CLASSES["int8"]
+    assert main([str(directory)]) == 0
+    assert f"cosine {parity['cosine']:.4f}" in capsys.readouterr().out
+
+
+def test_the_cosine_is_the_mean_over_samples(text_artefacts: Path, tmp_path: Path) -> None:
+    """Half of the references point to the other side."""
+    directory = copy_of(text_artefacts, "embedding-fp32", tmp_path)
+    reference = load_file(directory / "samples.safetensors")["reference"].copy()
+    reference[:75] *= -1
+    change_samples(directory, reference=reference)
+    parity = verify(directory)
+    assert len(reference) == 150
+    assert parity["cosine"] == pytest.approx(0, abs=1e-6)
+    assert not parity["passed"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "reference", "expected"),
+    [
+        ([[1, 0], [1, 1]], [[2, 0], [1, -1]], 0.5),
+        ([[0, 0]], [[0, 0]], 1.0),
+        ([[0, 0]], [[0, 1]], 0.0),
+        ([[3, 4]], [[1, 0]], 0.6),
+        ([[np.nan, 4]], [[1, 0]], None),
+    ],
+)
+def test_cosines_by_hand(outputs: list[Any], reference: list[Any], expected: float | None) -> None:
+    found = module._mean_cosine(np.array(outputs, np.float32), np.array(reference, np.float32))
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_35_an_embedding_in_another_direction_does_not_pass(text_artefacts: Path, tmp_path: Path) -> None:
+    directory = copy_of(text_artefacts, "embedding-int8", tmp_path)
+    reference = load_file(directory / "samples.safetensors")["reference"]
+    change_samples(directory, reference=np.roll(reference, 1, axis=1))
+    problems = verify(directory)["problems"]
+    assert len(problems) == 1
+    assert "mean cosine with the model's outputs" in problems[0]
+    assert "at least 0.99 needed" in problems[0]
+
+
+def test_an_agreement_of_embeddings_is_refused(text_artefacts: Path) -> None:
+    with pytest.raises(ExportError, match="is for classes, and this artefact has none"):
+        verify(text_artefacts / "embedding-fp32", min_agreement=0.9)
+
+
+def test_11_neither_padding_nor_tokens_without_a_target_count(text_artefacts: Path, tmp_path: Path) -> None:
+    """References of padding are spoiled, and so are the targets of what is no word: nothing changes."""
+    directory = copy_of(text_artefacts, "tags-fp32", tmp_path)
+    before = verify(directory)
+    samples = load_file(directory / "samples.safetensors")
+    reference = samples["reference"].copy()
+    reference[samples["inputs.attention_mask"] == 0] = 1e6
+    assert (samples["targets"] == -1).any()
+    assert (reference == 1e6).any()
+    change_samples(directory, reference=reference)
+    after = verify(directory)
+    for key in ("passed", "max_abs_error", "mean_abs_error", "max_relative_error", "agreement", "metric"):
+        assert after[key] == before[key], key
+    change_samples(directory, targets=np.full_like(samples["targets"], -1))
+    assert verify(directory)["metric"] == {"name": "accuracy", "reference": None, "artefact": None}
+
+
+def test_the_accuracy_of_tokens_by_hand(text_artefacts: Path, tmp_path: Path) -> None:
+    directory = copy_of(text_artefacts, "tags-fp32", tmp_path)
+    samples = load_file(directory / "samples.safetensors")
+    decisions = samples["reference"].argmax(axis=2)
+    targets = np.where(samples["inputs.attention_mask"] == 1, decisions, -1)
+    asked = np.flatnonzero(targets.ravel() >= 0)
+    wrong = asked[::4]
+    changed = targets.ravel().copy()
+    changed[wrong] = (changed[wrong] + 1) % 3
+    change_samples(directory, targets=changed.reshape(targets.shape))
+    assert verify(directory)["metric"]["artefact"] == pytest.approx(1 - len(wrong) / len(asked))
+
+
+def test_35_other_weights_than_those_of_the_text_student_are_found(text_artefacts: Path, tmp_path: Path) -> None:
+    directory = copy_of(text_artefacts, "words-fp32", tmp_path)
+    change_model(directory, perturb_weights)
+    problems = verify(directory)["problems"]
+    assert any("of the largest reference logit, allowed is 0.0001" in problem for problem in problems)
+
+
+def test_35_a_length_that_was_baked_in_is_found(text_artefacts: Path, tmp_path: Path) -> None:
+    directory = copy_of(text_artefacts, "characters-fp32", tmp_path)
+    samples = load_file(directory / "samples.safetensors")
+    tokens = samples["inputs.input_ids"].shape[1]
+
+    def fix_length(graph: Any) -> None:
+        for each in graph.input:
+            each.type.tensor_type.shape.dim[1].dim_value = tokens
+
+    change_model(directory, fix_length)
+    parity = verify(directory)
+    assert not parity["passed"]
+    assert any(f"cannot run a batch of shape (1, {samples['inputs.attention_mask'][0].sum()})" in problem
+               for problem in parity["problems"])  # fmt: skip
+    assert tokens == texts.MAX_LENGTH or not parity["dynamic_length"]
+
+
+@pytest.mark.parametrize("answers_for_tokens", [False, True])
+def test_11_a_model_that_reads_padding_is_found(
+    answers_for_tokens: bool, text_models: dict[str, TextModel], tmp_path: Path
+) -> None:
+    """Its outputs on the padded samples are those of torch; only other lengths show it."""
+
+    class ReadsPadding(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tagger = text_models["tags"].model
+
+        def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            tagged = self.tagger(inputs)
+            mean = tagged.mean(dim=1, keepdim=True)
+            return tagged + mean if answers_for_tokens else mean.squeeze(1)
+
+    each = text_models["tags"]
+    inputs = each.samples.inputs
+    assert not isinstance(inputs, np.ndarray)
+    reference = texts.compute(ReadsPadding().eval(), inputs)
+    targets = each.samples.targets if answers_for_tokens else np.zeros(len(reference), np.int64)
+    samples = Samples(inputs, reference, targets)
+    each.write(tmp_path, "fp32", model=ReadsPadding().eval(), samples=samples)
+    parity = verify(tmp_path)
+    assert parity["max_relative_error"] < 1e-4
+    assert parity["agreement"] == 1
+    assert any(problem.startswith("batches of all differ from single samples") for problem in parity["problems"])
+    assert any(problem.startswith("texts padded to 40 tokens differ") for problem in parity["problems"])
+    assert not parity["dynamic_length"]
+
+
+def test_the_large_batch_of_texts_fits_into_memory() -> None:
+    texts_of = {"input_ids": np.ones((5000, 128), np.int64), "attention_mask": np.ones((5000, 128), np.int64)}
+    assert module._largest_batch(texts_of) == 4_000_000 // (128 * 512)
+    assert module._largest_batch({name: value[:9] for name, value in texts_of.items()}) == 9
+
+
+def test_texts_are_verified_where_torch_and_tokenizers_are_absent(text_artefacts: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'transformers', 'tokenizers', 'scipy', 'pydantic'): sys.modules[name] = None\n"
+        "from distil.export.verify import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, str(text_artefacts / "embedding-fp32")]
+    child = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert child.returncode == 0, child.stderr

@@ -1,4 +1,5 @@
 import doctest
+import gc
 import math
 import weakref
 from collections.abc import Callable
@@ -456,7 +457,7 @@ class Held:
 
 
 def retained_bytes(function: Callable[..., Any], num_tokens: int, num_ids: int) -> int:
-    """What is kept between the passes beside the leaves and the mask; what lives inside the forward pass is not."""
+    """What is kept between the passes beside what was given: by autograd, or by any object of Python."""
     hidden, weight = torch.randn(num_tokens, 4, requires_grad=True), torch.randn(num_ids, 4, requires_grad=True)
     mask = torch.arange(num_tokens) % 2 == 0
     terms = {
@@ -469,19 +470,27 @@ def retained_bytes(function: Callable[..., Any], num_tokens: int, num_ids: int) 
         held.add(one := Held(tensor))
         return one
 
+    gc.collect()
+    before = {storage_of(each) for each in gc.get_objects() if isinstance(each, Tensor)}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one.tensor):
         total = function(hidden, OutputHead(weight), terms=terms, mask=mask, chunk_tokens=32).total.sum()
-    storages = {one.tensor.untyped_storage().data_ptr(): one.tensor.untyped_storage().nbytes() for one in held}
-    for given in (hidden, weight, mask):
-        storages.pop(given.untyped_storage().data_ptr(), None)
+    gc.collect()
+    kept = [one.tensor for one in held] + [each for each in gc.get_objects() if isinstance(each, Tensor)]
+    sizes = {storage_of(each): each.untyped_storage().nbytes() for each in kept}
     total.backward()
-    return sum(storages.values())
+    return sum(size for storage, size in sizes.items() if storage not in before)
+
+
+def storage_of(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def test_09_what_is_kept_for_the_backward_pass_does_not_grow_with_tokens_times_ids() -> None:
+    scalar = 4  # the total
     for tokens, ids in ((512, 4096), (1024, 4096), (512, 8192)):
-        assert retained_bytes(memory_flat_values, tokens, ids) == 0
-        assert retained_bytes(memory_flat_loss, tokens, ids) == 4 * (4 * tokens + 4 * ids)  # the gradients themselves
+        assert retained_bytes(memory_flat_values, tokens, ids) == scalar
+        # the gradients themselves, and a weight for each token
+        assert retained_bytes(memory_flat_loss, tokens, ids) == scalar + 4 * (4 * tokens + 4 * ids) + 4 * tokens
 
 
 class Largest(TorchDispatchMode):
@@ -523,13 +532,14 @@ def test_09_the_chunk_that_is_chosen_keeps_logits_small(monkeypatch: pytest.Monk
         return label_cross_entropy(logits, labels)
 
     monkeypatch.setattr(memory_flat, "LOGITS_OF_A_CHUNK_ON_CPU", 30)
+    monkeypatch.setattr(memory_flat, "FEWEST_TOKENS_OF_A_CHUNK", 1)
     head, terms = OutputHead(randn(IDS, WIDTH)), {"true": FlatTerm(watched, randint(IDS, 2, 4))}
     memory_flat_loss(randn(2, 4, WIDTH), head, terms=terms)
     assert [tuple(size) for size in sizes] == [(3, IDS), (3, IDS), (2, IDS)]  # 3 * 9 <= 30
-    monkeypatch.setattr(memory_flat, "LOGITS_OF_A_CHUNK_ON_CPU", 5)
+    monkeypatch.setattr(memory_flat, "FEWEST_TOKENS_OF_A_CHUNK", 6)
     sizes.clear()
     memory_flat_loss(randn(2, 4, WIDTH), head, terms=terms)
-    assert len(sizes) == 8
+    assert [size[0] for size in sizes] == [6, 2]
 
 
 def test_without_gradient_only_values_are_computed() -> None:

@@ -15,8 +15,8 @@ from distil.objective.term import Binding, BoundTerm, TermInput
 from distil.objective.term_config import LayerTermConfig
 
 IMAGES = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-STUDENT = ConvNet(channels=1, widths=(4, 6), num_classes=5, dropout=0.0)
-TEACHER = ConvNet(channels=1, widths=(6, 8, 8), num_classes=5, dropout=0.0)
+STUDENT = ConvNet(channels=1, widths=(4, 6), num_classes=6, dropout=0.0)
+TEACHER = ConvNet(channels=1, widths=(6, 8, 8), num_classes=6, dropout=0.0)
 BINDING = Binding("term", describe_model(STUDENT, IMAGES), describe_model(TEACHER, IMAGES), num_ids=20)
 
 

@@ -1,5 +1,6 @@
-"""Smoothed labels, bound: the value, the noise, and a smoothing that follows validation, also when interrupted."""
+"""Terms on labels, bound: values, the noise, and a smoothing that follows validation, also when interrupted."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from distil.core.errors import Preempted
 from distil.core.events import read_events
 from distil.core.interruption import Interruption
 from distil.core.placement import Placement, place
+from distil.data.batch import Batch
 from distil.data.example import ImageExamples
 from distil.data.feed import Feed
 from distil.data.view import View
@@ -24,7 +26,7 @@ from distil.models.describe import ModelDescription
 from distil.models.tap import Outputs
 from distil.objective.config import TrueLabels
 from distil.objective.label import bind_label
-from distil.objective.label_config import SmoothedLabels
+from distil.objective.label_config import BinaryLabels, SmoothedLabels
 from distil.objective.objective import Objective
 from distil.objective.term import Binding, BoundTerm, TermInput
 from distil.train.config import TrainingConfig
@@ -194,3 +196,37 @@ def test_31_a_training_that_is_interrupted_twice_goes_on_with_the_smoothing_it_h
     assert adapted(tmp_path / "broken") == adapted(tmp_path / "unbroken")
     assert len(set(adapted(tmp_path / "unbroken"))) > 1
     assert set(resumed.weights) == {"1.weight", "1.bias"}
+
+
+# sigmoids of 1/2 and 3/4, then of 1/4 and 1/2
+ODDS = torch.tensor([[0.0, math.log(3)], [-math.log(3), 0.0]])
+YES_NO = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+
+
+def test_binary_labels_by_hand() -> None:
+    term = bind_label(BinaryLabels(), Binding("labels", ModelDescription(num_classes=2)))
+    found = term(TermInput(Outputs(ODDS), None, YES_NO, torch.arange(2)))
+    assert found.tolist() == pytest.approx([math.log(8), math.log(8 / 3)])
+
+
+def test_07_binary_labels_do_not_compete() -> None:
+    term = bind_label(BinaryLabels(), Binding("labels", ModelDescription(num_classes=2)))
+    higher = ODDS + torch.tensor([0.0, 5.0])
+    (of_first,) = torch.autograd.grad(
+        term(TermInput(Outputs(higher.requires_grad_()), None, YES_NO, torch.arange(2))).sum(), higher
+    )
+    assert of_first[:, 0].tolist() == pytest.approx([-1 / 2, 1 / 4])  # sigmoid less label, whatever the other says
+
+
+def test_11_13_binary_labels_count_the_examples_whose_labels_are_known() -> None:
+    objective = Objective({"labels": BinaryLabels(weight=2.0)}).bind(2)
+    present = torch.tensor([False, True])
+    batch = Batch(torch.arange(2), {"student": torch.zeros(2, 1)}, {"main": YES_NO}, {"main": present})
+    logits = ODDS.clone().requires_grad_()
+    loss = objective(logits, {}, batch, objective.counts(batch))
+    loss.total.backward()
+    assert objective.counts(batch) == {"labels": 1}
+    assert loss.total.item() == pytest.approx(2 * math.log(8 / 3))
+    assert logits.grad is not None
+    assert logits.grad[0].tolist() == [0.0, 0.0]
+    assert logits.grad[1].tolist() == pytest.approx([2 / 4, 2 / 2])

@@ -1,11 +1,11 @@
-"""Smoothed labels as a recipe writes them: what is refused, and in which words."""
+"""Terms on labels as a recipe writes them: what is refused, and in which words."""
 
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from distil.objective.label_config import SmoothedLabels
+from distil.objective.label_config import BinaryLabels, SmoothedLabels
 
 
 def test_published_settings_are_the_defaults() -> None:
@@ -46,3 +46,12 @@ def test_what_cannot_be_is_refused(settings: dict[str, Any], message: str) -> No
 def test_what_can_be_is_taken_and_comes_back_from_its_dump(settings: dict[str, Any]) -> None:
     term = SmoothedLabels(**settings)
     assert SmoothedLabels.model_validate(term.model_dump(mode="json")) == term
+
+
+def test_binary_labels_have_a_weight_alone_and_are_for_several_classes() -> None:
+    term = BinaryLabels()
+    assert set(type(term).model_fields) == {"kind", "weight"}
+    assert (term.needs_labels, term.needs_teacher, term.scope) == (True, False, "example")
+    assert term.targets == {"multi-label"}
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        BinaryLabels.model_validate({"smoothing": 0.1})

@@ -20,8 +20,9 @@ from distil.core.errors import CompatibilityError
 from distil.losses.output_head import OutputHead
 from distil.losses.sparse import LargestClasses, SampledClasses
 
-LOGITS_OF_A_CHUNK_ON_CPU = 8_000_000  # 32 MB in float32: memory of larger tensors goes back to the system each time
+LOGITS_OF_A_CHUNK_ON_CPU = 1_300_000  # 5 MB in float32, so that the few copies that a loss needs stay in the cache
 LOGITS_OF_A_CHUNK = 64_000_000  # elsewhere products of matrices must be large to be fast
+FEWEST_TOKENS_OF_A_CHUNK = 32  # with fewer, reading the head once for each chunk takes longer than the products
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -99,8 +100,8 @@ def memory_flat_loss(
         token_weights: no gradient flows here. A weight of 0 is a mask.
         count: of the global batch, > 0, such as its number of tokens that count. Values of the pieces of a batch, each
             divided by it, add up to that of the whole. 0 is allowed where no token counts.
-        chunk_tokens: tokens at a time; None: such that a copy of their logits has 32 MB in float32 on a CPU, 256 MB
-            elsewhere. It changes memory and time, and the value in its rounding only.
+        chunk_tokens: tokens at a time; None: such that a copy of their logits has 5 MB in float32 on a CPU, 256 MB
+            elsewhere, and at least 32. It changes memory and time, and the value in its rounding only.
 
     Returns:
         Total and parts in nats, in at least float32; 0 with a live graph where no token counts.
@@ -357,7 +358,7 @@ def _job(
     head.require_states(hidden)
     if chunk_tokens is None:
         most = LOGITS_OF_A_CHUNK_ON_CPU if hidden.device.type == "cpu" else LOGITS_OF_A_CHUNK
-        chunk_tokens = max(1, most // head.size)
+        chunk_tokens = max(FEWEST_TOKENS_OF_A_CHUNK, most // head.size)
     if chunk_tokens < 1:
         raise ValueError(f"chunk_tokens is {chunk_tokens}; it must be at least 1, or None to have it chosen")
     for name, term in terms.items():

@@ -330,7 +330,7 @@ def _write_gallery(context: Context, evaluation: Evaluation, students: Students,
     distilled = context.recipe.distilled
     if distilled is None or best_control is None or not evaluation.teachers or not context.task.one_class:
         return
-    seed = context.recipe.seeds.index(choose_student(context, students[distilled]).seed)
+    seed = context.recipe.seeds.index(choose_student(students[distilled], context.task).seed)
     student, control = (_predictions(evaluation.students[arm][seed]) for arm in (distilled, best_control))
     teacher = _predictions(next(iter(evaluation.teachers.values())))
     rows = choose_examples(student, teacher, control)
@@ -356,11 +356,11 @@ def _write_gallery(context: Context, evaluation: Evaluation, students: Students,
     write_json(folder / "gallery.json", record)
 
 
-def choose_student(context: Context, students: Sequence[TrainedStudent]) -> TrainedStudent:
+def choose_student(students: Sequence[TrainedStudent], task: Task) -> TrainedStudent:
     """The student that ships: the best on validation, without such a split the first seed. Test has no say."""
 
     def rank(student: TrainedStudent) -> tuple[float, float]:
-        metrics, task = student.trained.validation, context.task
+        metrics = student.trained.validation
         if metrics is None:
             return 0.0, 0.0
         return task.signed(metrics[task.metric]), -metrics.get("negative_log_likelihood", 0.0)

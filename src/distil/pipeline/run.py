@@ -51,7 +51,7 @@ def run(recipe: Recipe, run_directory: str | Path | None = None) -> RunResult:
         evaluation = evaluate(context, faculty, students)
         verdict = give_verdict(context, evaluation, faculty, students, flag)
         try:
-            ship(context, choose_student(context, students[resolved.distilled or next(iter(students))]), faculty)
+            ship(context, choose_student(students[resolved.distilled or next(iter(students))], context.task), faculty)
         finally:  # an artefact that fails its parity is an error, and the report says by how much
             report = write_report(path)
             write_model_card(path)

@@ -80,10 +80,10 @@ def build_text_model(
     with seeded(seed):
         match config:
             case HuggingFaceModelConfig():
-                model: nn.Module = load_pretrained(
+                network = load_pretrained(
                     config, head=task.head, num_outputs=num_outputs, vocabulary_size=size, pad_token_id=view.pad_id
                 )
-                model = for_task(model, task, num_tokens=size)
+                model = for_task(network, task, num_tokens=size)
             case TextCnnConfig():
                 if task.head != "classes":
                     raise ModelError(f"a model of kind {config.kind} answers for whole texts; take one of huggingface")
@@ -100,7 +100,7 @@ def build_text_model(
     return model
 
 
-def for_task(model: nn.Module, task: Task, *, num_tokens: int) -> nn.Module:
+def for_task(model: HuggingFaceNetwork, task: Task, *, num_tokens: int) -> nn.Module:
     """The network as the task asks it: of several texts at once where an example has several, of real tokens alone.
 
     Args:
@@ -108,24 +108,23 @@ def for_task(model: nn.Module, task: Task, *, num_tokens: int) -> nn.Module:
         task: that it is for.
         num_tokens: of its tokenizer.
     """
+    settings: Any = model.pretrained.config
     if task.head == "seq2seq":
         _give_a_start(model)
     match task:
         case SentenceEmbedding():
-            assert isinstance(model, HuggingFaceNetwork)
-            width: int = model.pretrained.config.hidden_size  # type: ignore[union-attr, assignment]
+            width: int = settings.hidden_size
             return Sides(model, width=width, features=task.features or width)
         case QuestionAnswering():
             return Windows(model)
         case _ if task.head in ("causal-lm", "masked-lm", "seq2seq"):
-            pretrained: Any = model.pretrained
-            width: int = pretrained.config.vocab_size
-            return model if width == num_tokens else KnownTokens(model, num_tokens=num_tokens)
+            known = settings.vocab_size == num_tokens
+            return model if known else KnownTokens(model, num_tokens=num_tokens)
         case _:
             return model
 
 
-def _give_a_start(model: nn.Module) -> None:
+def _give_a_start(model: HuggingFaceNetwork) -> None:
     """A decoder drawn at random starts from padding, as T5's does, where its settings name nothing."""
     settings: Any = model.pretrained.config
     if getattr(settings, "decoder_start_token_id", None) is None:
