@@ -7,9 +7,10 @@ RUN ?= runs/digits
 
 setup: .venv/ready  ## .venv with the exact versions of requirements.lock
 
-.venv/ready: requirements.lock pyproject.toml
+.venv/ready: requirements.lock requirements-teachers.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-teachers.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -37,6 +38,7 @@ mutations: setup  ## breaks the code on purpose, and sees the tests notice
 
 benchmark: setup  ## distil's loop against hand-written ones, side by side
 	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/memory_flat.py --quick
 
 clean:
 	rm -rf .venv docs/_build runs

@@ -3,13 +3,15 @@
 Forward and backward pass of 0.9 soft targets at temperature 2 and 0.1 labels, with a trained head of the student, in
 float32. Four ways: ``flat`` and ``flat values`` are distil's two functions, ``dense`` is distil's losses on all logits,
 ``plain`` the same with PyTorch's own functions. Memory is the peak of resident memory in a fresh process less what was
-resident before the pass; the gradients of the head and of the states are part of it. Time is taken in one process in
-which the four take turns, as the median over the rounds. What would not fit into free memory is left out and said.
+resident before the pass; the gradients of the head and of the states are part of it. Time is that of the processor, in
+one process with one thread in which the four take turns, as the median over the rounds. What would not fit into free
+memory is left out and said.
 
     python benchmarks/memory_flat.py [--quick] [--rounds 3]
 """
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
@@ -182,9 +184,9 @@ def seconds_of(losses: Losses, ways: Sequence[str], rounds: int) -> dict[str, fl
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
-            start = time.perf_counter()
+            start = time.process_time()
             losses.loss(way).backward()
-            seconds[way].append(time.perf_counter() - start)
+            seconds[way].append(time.process_time() - start)
     return {way: statistics.median(each) for way, each in seconds.items()}
 
 
@@ -196,7 +198,7 @@ class Held:
 
 
 def retained(way: str) -> int:
-    """Bytes that the graph keeps when the forward pass is over, less those of tensors that were given."""
+    """Bytes that are kept when the forward pass is over, less what was there before: by autograd or any object."""
     import torch
 
     losses = Losses(512, 4_096, chunk_tokens=32, counting=256)
@@ -206,14 +208,23 @@ def retained(way: str) -> int:
         held.add(one := Held(tensor))
         return one
 
+    before = set(storages(everywhere()))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one.tensor):
         total = losses.loss(way)
-    storages = {one.tensor.untyped_storage().data_ptr(): one.tensor.untyped_storage().nbytes() for one in held}
-    for given in vars(losses).values():
-        if isinstance(given, torch.Tensor):
-            storages.pop(given.untyped_storage().data_ptr(), None)
+    after = storages([*everywhere(), *(one.tensor for one in held)])
     assert total.requires_grad  # alive until here, and the graph with it
-    return sum(storages.values())
+    return sum(size for storage, size in after.items() if storage not in before)
+
+
+def everywhere() -> "list[Tensor]":
+    import torch
+
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+
+
+def storages(tensors: "Sequence[Tensor]") -> dict[int, int]:
+    return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from distil.check.finding import Finding
 import distil.check.order as order_module
+from distil.check.finding import Finding
 from distil.check.order import Said, check_order, shuffled, token_order
 from distil.check.teacher import build_candidate
 from distil.data.example import TextExamples
@@ -75,7 +75,8 @@ def test_a_tag_goes_with_its_token() -> None:
 
     def pairs(batch: Any) -> list[tuple[int, int]]:
         mask = batch.positions[TASK]
-        return list(zip(batch.inputs["model"]["input_ids"][mask].tolist(), batch.targets[TASK][mask].tolist()))
+        ids, tags = (each[mask].tolist() for each in (batch.inputs["model"]["input_ids"], batch.targets[TASK]))
+        return list(zip(ids, tags, strict=True))
 
     assert sorted(pairs(before)) == sorted(pairs(after))
     assert pairs(before) != pairs(after)

@@ -1,6 +1,7 @@
 import doctest
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_pieces_joined_are_the_text_and_none_is_too_long(text: str, size: int) -
     pieces = list(cut(text, size))
     assert "".join(pieces) == text
     assert all(0 < len(piece.encode()) <= size for piece in pieces)
-    for piece, following in zip(pieces, pieces[1:], strict=False):
+    for piece, following in pairwise(pieces):
         assert len((piece + following).encode()) > size, "they would fit into one"
 
 
@@ -218,9 +219,7 @@ def test_a_class_number_is_that_of_the_training_split_everywhere(monkeypatch: py
     assert splits["test"].class_names == ("bad", "good")
 
 
-@pytest.mark.parametrize(
-    ("label", "shown"), [("so", "'so'"), ("", "''")], ids=["another", "empty"]
-)
+@pytest.mark.parametrize(("label", "shown"), [("so", "'so'"), ("", "''")], ids=["another", "empty"])
 def test_a_label_that_is_no_class_is_named_with_its_row(
     label: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

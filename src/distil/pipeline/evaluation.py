@@ -10,6 +10,8 @@ import numpy as np
 from distil.core.files import read_json, write_atomically, write_json
 from distil.data.example import Examples, ImageExamples, TextExamples
 from distil.data.feed import AnyView
+from distil.data.text_view import TextView
+from distil.data.view import View
 from distil.evaluate.classification import confusion, fidelity, per_class, quality, reliability
 from distil.evaluate.gallery import choose_examples, gallery_record, png
 from distil.evaluate.prediction import (
@@ -67,8 +69,9 @@ def give_verdict(
     of_teachers = {name: float(each.values.mean()) for name, each in evaluation.teachers.items()}
     of_arms = {arm: [float(row.mean()) for row in rows] for arm, rows in values.items()}
     first_control = next(iter(controls), None)
-    if flag is None and of_teachers and first_control is not None:
-        name = next(iter(of_teachers))
+    name = next(iter(of_teachers), None)
+    judged = name is not None and _reads_everything(context, faculty.teachers[name])
+    if flag is None and name is not None and judged and first_control is not None:
         flag = flag_weak_teacher(
             name,
             of_teachers[name],
@@ -103,7 +106,7 @@ def flag_teacher_before_distilling(context: Context, faculty: Faculty, control: 
     metric = context.task.metric
     for name, teacher in faculty.teachers.items():
         values = [each.trained.validation[metric] for each in control if each.trained.validation is not None]
-        if teacher.trained.validation is None or not values:
+        if teacher.trained.validation is None or not values or not _reads_everything(context, teacher):
             continue
         flag = flag_weak_teacher(
             name,
@@ -117,6 +120,15 @@ def flag_teacher_before_distilling(context: Context, faculty: Faculty, control: 
             context.notice(flag)
             return flag
     return None
+
+
+def _reads_everything(context: Context, teacher: ReadyTeacher) -> bool:
+    """Whether a teacher teaches by all that it is measured on: of translations it may read one language alone."""
+    view = teacher.network.view
+    if isinstance(view, View):
+        return True
+    whole = context.task.test_view(view, context.splits.train)
+    return isinstance(whole, TextView) and whole.columns == view.columns
 
 
 def _evaluate_teacher(context: Context, teacher: ReadyTeacher) -> Assessment:
@@ -244,6 +256,12 @@ def _write_evaluation(
 def _notes(context: Context, faculty: Faculty) -> list[str]:
     notes = []
     for name, teacher in faculty.teachers.items():
+        if not _reads_everything(context, teacher):
+            columns = getattr(teacher.network.view, "columns", ())
+            notes.append(
+                f"The teacher {name!r} teaches by {', '.join(columns)} alone. What it scores is how it reads all texts "
+                "itself, which it may not be made for, so it is not held against the controls."
+            )
         if teacher.trained.still_improving:
             notes.append(
                 f"The teacher {name!r} was still improving when its training ended; a longer one may teach more."
