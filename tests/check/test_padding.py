@@ -14,6 +14,8 @@ from distil.data.example import TextExamples
 from distil.data.split import load_splits
 from distil.knowledge.teacher import FrozenTeacher
 from distil.models.describe import ModelDescription
+from distil.models.text_config import TextCnnConfig
+from distil.recipe.recipe import Teacher
 from distil.recipe.resolve import resolve
 from distil.tasks.choice import make_task
 from distil.tasks.classification import Classification
@@ -30,7 +32,7 @@ KINDS = (
 
 def candidate_of(model: nn.Module) -> Candidate:
     network = Network(model, view_of(16), ModelDescription(num_classes=2))
-    return Candidate("teacher", None, network, FrozenTeacher("teacher", model), None)  # type: ignore[arg-type]
+    return Candidate("teacher", Teacher(model=TextCnnConfig()), network, FrozenTeacher("teacher", model), None)
 
 
 class MeanOfTokens(nn.Module):

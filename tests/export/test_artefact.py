@@ -265,7 +265,6 @@ def test_30_a_changed_tokenizer_is_named(text_artefacts: Path, tmp_path: Path) -
         ({"max_length": 5}, {}, r"texts of 5 tokens at most, but the samples have \d+"),
         ({"class_names": ["a", "b"]}, {}, "2 class names for a model with 3 classes"),
         ({"class_names": []}, {}, "0 class names for a model with 3 classes"),
-        ({}, {"calibration": np.zeros((2, 1, 4, 4), np.float32)}, "int8 of texts takes no calibration"),
     ],
 )
 def test_what_does_not_fit_a_text_model_is_refused_before_anything_is_written(
@@ -361,6 +360,26 @@ def test_35_the_loader_gives_embeddings_and_what_is_said_of_tokens(
     tagged = answer_without_us(text_artefacts / "tags-fp32", [[text]], tmp_path / "two")[0]
     assert [token for token, _ in tagged] == ["[CLS]", "the", "film", "was", "good", "[SEP]"]
     assert [label for _, (label, _) in tagged[1:-1]] == ["无", "无", "无", "gut"]
+
+
+@pytest.mark.untyped
+def test_07_classes_of_which_several_may_hold_pass_through_no_softmax(
+    text_artefacts: Path, text_models: dict[str, TextModel], tmp_path: Path
+) -> None:
+    directory = Path(shutil.copytree(text_artefacts / "words-fp32", tmp_path / "several"))
+    card = json.loads((directory / FILES[1]).read_text("utf-8"))
+    (directory / FILES[1]).write_text(
+        json.dumps(card | {"output": {"name": "logits", "activation": "sigmoid"}}), "utf-8"
+    )
+    text, each = "the film was good and dull", text_models["words"]
+    logits = texts.compute(each.model, texts.tokenise(each.tokenizer, [text], card["input"]["names"]))[0]
+    (tmp_path / "packages").mkdir()
+    found = answer_without_us(directory, [[text]], tmp_path / "packages")[0]
+    assert found == pytest.approx(dict(zip(texts.CLASS_NAMES, 1 / (1 + np.exp(-logits)), strict=True)), abs=1e-4)
+    command = [sys.executable, str(directory / "predict.py"), text]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    child = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=True)
+    assert [line.rpartition(" ")[0] for line in child.stdout.splitlines()] == texts.CLASS_NAMES
 
 
 @pytest.mark.untyped

@@ -189,6 +189,26 @@ def test_small_and_endless_tables_stay_as_they_are(tmp_path: Path) -> None:
         np.testing.assert_array_equal(run(int8, rows=rows), rows + constant)
 
 
+def test_weights_of_branches_are_kept(tmp_path: Path) -> None:
+    """A graph within a node may take a weight from outside it."""
+
+    def branch(name: str, weight: str) -> Any:
+        node = helper.make_node("MatMul", ["rows", weight], [name])
+        return helper.make_graph([node], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 2)])
+
+    generator = np.random.default_rng(0)
+    small, large = (generator.normal(size=shape).astype(np.float32) for shape in ((40, 8), (40, 40)))
+    condition = np.array(True)
+    node = helper.make_node(
+        "If", ["condition"], ["output"], then_branch=branch("a", "large"), else_branch=branch("b", "small")
+    )
+    path = make_file(tmp_path / "if.onnx", node, {"small": small, "large": large, "condition": condition})
+    rows = generator.normal(size=(3, 40)).astype(np.float32)
+    int8 = quantise(path)
+    np.testing.assert_allclose(run(int8, rows=rows), run(path, rows=rows), atol=0.3)
+    assert int8.stat().st_size < 0.6 * path.stat().st_size
+
+
 @pytest.mark.untyped
 def test_a_table_that_is_looked_up_and_multiplied_is_kept_in_both_forms(tmp_path: Path) -> None:
     class Tied(nn.Module):
@@ -212,12 +232,19 @@ def test_a_table_that_is_looked_up_and_multiplied_is_kept_in_both_forms(tmp_path
 
 
 @pytest.mark.untyped
-def test_convolutions_are_stored_small(text_models: dict[str, TextModel], text_artefacts: Path) -> None:
+def test_convolutions_are_stored_small(text_artefacts: Path, tmp_path: Path) -> None:
     fp32, int8 = (text_artefacts / f"characters-{precision}" / "model.onnx" for precision in ("fp32", "int8"))
     assert "Conv" in operators(int8)
     kinds = {weight.name: weight.data_type for weight in onnx.load(int8).graph.initializer}
     assert kinds["model.convolution.weight/rows"] == TensorProto.INT8
     assert "model.convolution.weight" not in kinds
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "loaded.onnx"), 3
+    onnxruntime.InferenceSession(int8, options, providers=["CPUExecutionProvider"])
+    loaded = onnx.load(tmp_path / "loaded.onnx").graph
+    convolution = next(node for node in loaded.node if "Conv" in node.op_type)
+    unpacked = next(weight for weight in loaded.initializer if weight.name == convolution.input[1])
+    assert unpacked.data_type == TensorProto.FLOAT, "the runtime unpacks it once, and not for every text"
     assert int8.stat().st_size < 0.5 * fp32.stat().st_size
 
 

@@ -328,8 +328,9 @@ def test_any_loss_on_logits_and_any_target_by_token_will_do() -> None:
     models = Models(Variant())
     full, ours, theirs = models.dense()
     wanted = smoothed_targets(models.labels, num_classes=IDS, smoothing=0.2)
-    expected = (2 * logit_mse(ours, theirs.detach()) + target_cross_entropy(full, wanted)).sum()
+    expected = (2 * logit_mse(ours, theirs.detach()) + target_cross_entropy(full, wanted) + full.sum(dim=-1)).sum()
     terms = {
+        "sum": FlatTerm(lambda logits, _: logits.sum(dim=-1), models.labels),  # its gradient is a view of one number
         "mse": FlatTerm(logit_mse, models.teacher(), 2),
         "targets": FlatTerm(target_cross_entropy, wanted),
     }

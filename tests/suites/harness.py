@@ -1,4 +1,4 @@
-"""What every row of the suite works with: real digits, a loop, and the observation of both networks."""
+"""What every row of the suite works with: real digits, texts, a loop, and the observation of both networks."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from distil.core.config import PlacementConfig
+from distil.core.inputs import Inputs
 from distil.core.interruption import Interruption
 from distil.core.placement import place
 from distil.data.batch import Batch
@@ -22,7 +23,9 @@ from distil.data.view import View
 from distil.knowledge.response import LiveKnowledge
 from distil.knowledge.teacher import FrozenTeacher
 from distil.models.describe import describe_model
+from distil.models.huggingface import load_pretrained
 from distil.models.tap import Outputs, Taps
+from distil.models.text_config import HuggingFaceModelConfig
 from distil.objective.config import Term
 from distil.objective.objective import BoundObjective, Objective
 from distil.train.config import TrainingConfig
@@ -33,6 +36,8 @@ VIEW = View(channels=1, height=8, width=8, mean=(0.3,), std=(0.4,))
 VIEWS = {"student": VIEW, "teacher": VIEW}
 STEPS = 20
 BATCH = 32
+LENGTHS = (3, 7, 5, 7)  # real tokens of each text
+VOCABULARY = 30
 
 
 @cache
@@ -74,6 +79,26 @@ def feed(kind: str = "classes", *, batch_size: int = BATCH) -> Feed:
     return made
 
 
+def texts(length: int, *, filler: int = 0) -> Batch:
+    """Four texts of two classes, padded to ``length`` tokens with any token."""
+    generator = torch.Generator().manual_seed(5)
+    rows = [torch.randint(1, VOCABULARY, (each,), generator=generator) for each in LENGTHS]
+    ids = torch.stack([nn.functional.pad(row, (0, length - len(row)), value=filler) for row in rows])
+    mask = (torch.arange(length) < torch.tensor(LENGTHS).unsqueeze(1)).long()
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    present = torch.ones(len(rows), dtype=torch.bool)
+    views = {"student": inputs, "teacher": inputs}
+    return Batch(torch.arange(len(rows)), views, {TASK: torch.tensor([0, 1, 0, 1])}, {TASK: present})
+
+
+def encoder(num_layers: int) -> nn.Module:
+    """A tiny BERT drawn at random."""
+    config = {"model_type": "bert", "hidden_size": 24, "num_hidden_layers": num_layers, "num_attention_heads": 2}
+    config |= {"intermediate_size": 32, "max_position_embeddings": 32}
+    model = HuggingFaceModelConfig(config=config)
+    return load_pretrained(model, head="classes", num_outputs=2, vocabulary_size=VOCABULARY, pad_token_id=0).eval()
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
     """A student, its teacher, and the objective that binds them."""
@@ -99,9 +124,9 @@ class Pair:
         return self.objective(said, heard, batch, self.objective.counts(batch)).parts["term"]
 
 
-def bind(term: Term, student: nn.Module, teacher: nn.Module, *, seed: int = 0) -> Pair:
-    """A pair bound by one term, both networks described on a real digit."""
-    example = feed().batch(0).inputs["student"]
+def bind(term: Term, student: nn.Module, teacher: nn.Module, *, seed: int = 0, example: Inputs | None = None) -> Pair:
+    """A pair bound by one term, both networks described on a real digit, or on ``example``."""
+    example = feed().batch(0).inputs["student"] if example is None else example
     teachers = {"teacher": describe_model(teacher, example)}
     objective = Objective({"term": term}).bind(
         describe_model(student, example), teachers, seed=seed, num_ids=int(digits().ids.max()) + 1

@@ -55,6 +55,7 @@ class Row:
         falls: 20 steps lower the value on the batches that are trained on. A memory that is empty at first says 0.
         random: it draws at random, so that two passes differ.
         targets: what kind of targets the batches have.
+        tokens: of terms on layers: it has a value for a vector, as each token of a text is, without positions around.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Row:
     falls: bool = True
     random: bool = False
     targets: str = "classes"
+    tokens: bool = True
 
     def term(self, kind: str, **changes: Any) -> TermConfig:
         return catalogue()[kind](**{**self.settings, **changes})
@@ -83,11 +85,11 @@ ROWS: dict[str, Row] = {
     "true-labels": Row(),
     "hints": Row(),
     "feature-cosine": Row(identity=True),
-    "attention-transfer": Row(identity=True, symmetric=True),
+    "attention-transfer": Row(identity=True, symmetric=True, tokens=False),
     "fsp": Row(identity=True, symmetric=True),
-    "nst": Row(identity=True, symmetric=True),
+    "nst": Row(identity=True, symmetric=True, tokens=False),
     "pkt": Row(identity=True),
-    "channel-wise": Row(identity=True),
+    "channel-wise": Row(identity=True, tokens=False),
     "attention-maps": Row(
         student=SMALL_VIT, teacher=LARGE_VIT, unlike=(SMALL_VIT, LARGE_VIT), identity=True, symmetric=True
     ),
@@ -103,7 +105,7 @@ ROWS: dict[str, Row] = {
     "relation-angle": Row(identity=True, symmetric=True),
     "similarity-preserving": Row(identity=True, symmetric=True),
     "correlation-congruence": Row(identity=True, symmetric=True),
-    "inter-channel": Row(),
+    "inter-channel": Row(tokens=False),
     "pairs": Row(),
     "info-nce": Row(),
     "memory-contrast": Row(random=True, falls=False),
@@ -113,7 +115,7 @@ ROWS: dict[str, Row] = {
     "ofd": Row(unlike=(SMALL, mlp(24, 20))),
     "factor-transfer": Row(),
     "review": Row(),
-    "masked-generative": Row(random=True),
+    "masked-generative": Row(random=True, tokens=False),
     "semantic-calibration": Row(settings={"profile": 16}),
     "simkd": Row(student=reused(SMALL, LARGE), unlike=(reused(SMALL, TRANSFORMER), TRANSFORMER)),
     "soft-targets": Row(identity=True),

@@ -2,21 +2,30 @@
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from distil.core.errors import Preempted
+from distil.core.errors import CompatibilityError, Preempted
+from distil.data.batch import Batch
 from distil.data.feed import TASK
 from distil.models.tap import Outputs
 from distil.objective.config import catalogue
-from tests.suites.harness import Pair, bind, feed, run, taught, with_targets
+from distil.objective.objective import Objective
+from distil.objective.response_config import SoftTargets, TopK, TrueLabels
+from distil.objective.term_config import LayerTermConfig
+from distil.tasks.causal_language_modelling import next_token_targets
+from distil.tasks.side import KnownTokens
+from tests.suites.harness import LENGTHS, VOCABULARY, Pair, bind, encoder, feed, run, taught, texts, with_targets
 from tests.suites.rows import ROWS, Row, build
 
 KINDS = sorted(ROWS)
+ON_LAYERS = [kind for kind in KINDS if issubclass(catalogue()[kind], LayerTermConfig)]
 
 
 def pair_of(kind: str, *, seed: int = 0) -> Pair:
@@ -83,6 +92,82 @@ def test_11_13_the_shares_of_ragged_pieces_are_the_whole_in_value_and_gradient(k
         answers.append((total.detach(), torch.cat([g.flatten() for g in gradients if g is not None])))
     torch.testing.assert_close(answers[1][0], answers[0][0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(answers[1][1], answers[0][1], rtol=1e-3, atol=1e-5)
+
+
+def of_texts(kind: str) -> Pair:
+    term, student, teacher = ROWS[kind].term(kind), build(lambda: encoder(2), seed=0), build(lambda: encoder(3), seed=1)
+    pair = bind(term, student, teacher, example=texts(7).inputs["student"])  # type: ignore[arg-type]
+    pair.objective.module.eval()
+    return pair
+
+
+def learnt(pair: Pair, batch: Batch, *, pieces_of: int | None = None) -> tuple[Tensor, Tensor]:
+    """Value and gradient of a batch, whole or in pieces."""
+    pair.student.zero_grad()
+    counts, total = pair.objective.counts(batch), torch.zeros(())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for piece in batch.split(pieces_of):
+            total = total + pair.objective(pair.said(piece), pair.heard(piece), piece, counts).total
+    total.backward()
+    return total.detach(), torch.cat([p.grad.flatten() for p in pair.student.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ON_LAYERS if ROWS[kind].tokens])
+def test_11_13_padding_of_texts_changes_nothing_in_terms_on_layers(kind: str) -> None:
+    pair, in_pieces = of_texts(kind), catalogue()[kind].scope == "example"
+    value, gradient = learnt(pair, texts(7))
+    found = [learnt(pair, texts(7, filler=9)), learnt(pair, texts(11)), learnt(pair, texts(11, filler=4))]
+    if in_pieces:
+        found.append(learnt(pair, texts(9), pieces_of=2))
+    assert value > 0 or kind == "queue-contrast", "the queue is empty at first"
+    for other, its_gradient in found:
+        torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(its_gradient, gradient, rtol=1e-3, atol=1e-5 * gradient.abs().max().item() + 1e-9)
+    per_token = in_pieces and catalogue()[kind].knowledge != "attention"
+    assert pair.objective.counts(texts(11)) == {"term": sum(LENGTHS) if per_token else len(LENGTHS)}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ON_LAYERS if not ROWS[kind].tokens])
+def test_a_term_that_needs_positions_is_refused_for_the_tokens_of_texts(kind: str) -> None:
+    with pytest.raises(CompatibilityError, match=r"^term 'term': .*(has one position|compares positions)"):
+        of_texts(kind)
+
+
+class NextToken(nn.Module):
+    """A language model that looks at one token alone; its output has places that no token stands for."""
+
+    def __init__(self, *, num_padding: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 4)
+        self.head = nn.Linear(4, VOCABULARY + num_padding)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.head(self.embedding(inputs["input_ids"]))
+
+
+def test_24_places_that_no_token_has_have_no_part() -> None:
+    """Whatever stands in the padding of two vocabularies, padded to other widths: the same loss and gradient."""
+    inputs = texts(7).inputs["student"]
+    labels, mask = next_token_targets(inputs["input_ids"], inputs["attention_mask"])
+    batch = replace(texts(7), targets={TASK: labels}, present={TASK: mask}, positions={TASK: mask})
+    terms = {"labels": TrueLabels(), "soft": SoftTargets(), "top": TopK(k=3)}
+    objective = Objective(terms).bind(VOCABULARY, {"teacher": VOCABULARY})
+    wide = [build(partial(NextToken, num_padding=more), seed=more) for more in (2, 4)]
+    student, teacher = (KnownTokens(each, num_tokens=VOCABULARY) for each in wide)
+    answers: list[tuple[Tensor, Tensor]] = []
+    for padding in (0.0, 50.0):
+        for each in wide:
+            each.head.bias.data[VOCABULARY:] = padding
+            each.zero_grad()
+        heard = {"teacher": teacher(inputs).detach()}
+        loss = objective(student(inputs), heard, batch, objective.counts(batch)).total
+        loss.backward()
+        answers.append((loss.detach(), wide[0].head.weight.grad.clone()))
+    assert torch.equal(answers[0][0], answers[1][0])
+    assert torch.equal(answers[0][1], answers[1][1])
+    assert bool((answers[0][1][:VOCABULARY] != 0).any())
+    assert bool((answers[0][1][VOCABULARY:] == 0).all())
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if catalogue()[kind].needs_labels])

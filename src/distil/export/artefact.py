@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import nn
 
 from distil.core.errors import ExportError
@@ -25,7 +24,7 @@ from distil.export.integrity import (
 )
 from distil.export.onnx import export_onnx, quantize_onnx, require_exportable
 from distil.export.row_quantisation import quantize_rows
-from distil.export.samples import MASK, Samples, Tokens, take
+from distil.export.samples import MASK, Inputs, Samples, Tokens, take
 from distil.export.samples import serialise as _serialise
 
 _PREPROCESSING_KEYS = ("class_names", "input", "preprocessing", "output")
@@ -38,7 +37,7 @@ def write_artefact(
     *,
     model: nn.Module,
     samples: Samples,
-    calibration: Float32[np.ndarray, "examples channels height width"] | None,
+    calibration: Inputs | None,
     preprocessing: dict[str, Any],
     precision: Precision,
     extra_files: Mapping[str, bytes] | None = None,
@@ -52,9 +51,10 @@ def write_artefact(
         directory: made where it is missing.
         model: comes back as it was.
         samples: real examples, for parity.
-        calibration: preprocessed training images; needed for int8, not used for fp32. None for texts, whose int8 takes
+        calibration: preprocessed training images; needed for int8, not used for fp32, nor for texts, whose int8 takes
             its ranges from each token.
-        preprocessing: the content of ``labels_and_preprocessing.json``.
+        preprocessing: the content of ``labels_and_preprocessing.json``. Where several classes may hold for a text, its
+            ``output`` has ``"activation": "sigmoid"``.
         precision: of weights and activations in the file.
         extra_files: by name, what else the loader needs: the tokenizer of a text model.
 
@@ -83,23 +83,21 @@ def write_artefact(
 
 
 def _write_model(
-    path: Path, model: nn.Module, samples: Samples, calibration: np.ndarray | None, precision: Precision, output: str
+    path: Path, model: nn.Module, samples: Samples, calibration: Inputs | None, precision: Precision, output: str
 ) -> None:
-    of_images = isinstance(samples.inputs, np.ndarray)
-    if not of_images and calibration is not None:
-        raise ExportError(f"{path}: int8 of texts takes no calibration; give none.")
     if precision == "fp32":
         export_onnx(model, _example(model, samples), path, output=output)
         return
-    if of_images and calibration is None:
+    of_images = isinstance(samples.inputs, np.ndarray)
+    if of_images and not isinstance(calibration, np.ndarray):
         raise ExportError(f"{path}: int8 needs calibration images, found none. Give a few hundred training images.")
     with tempfile.TemporaryDirectory(prefix="distil-export-") as temporary:
         fp32 = Path(temporary) / MODEL_FILE
         export_onnx(model, _example(model, samples), fp32, output=output)
-        if calibration is None:
-            quantize_rows(fp32, path)
-        else:
+        if isinstance(calibration, np.ndarray) and of_images:
             quantize_onnx(fp32, path, calibration)
+        else:
+            quantize_rows(fp32, path)
 
 
 def _example(model: nn.Module, samples: Samples) -> Any:

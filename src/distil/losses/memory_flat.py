@@ -88,7 +88,8 @@ def memory_flat_loss(
 
     The gradients are computed chunk by chunk in the forward pass and kept for the backward pass, which multiplies them
     by the one number that it gets. So each product of matrices is made once, and what is kept has the size of the
-    hidden states and of the head. ``memory_flat_values`` keeps nothing, computes twice, and has a value for each token.
+    hidden states and of the head, in at least float32. ``memory_flat_values`` keeps nothing, computes twice, and has a
+    value for each token.
 
     Args:
         student_hidden: what goes into the head; gradient flows here. For a causal model the caller shifts: the state at
@@ -332,9 +333,8 @@ def _values_and_slope(job: _Job, logits: Tensor, rows: Tensor, upstream: Tensor)
     with torch.enable_grad():
         for term, value in zip(job.terms.values(), job.values(logits, rows), strict=True):
             (share,) = torch.autograd.grad(value, logits, term.weight * upstream)
-            slope = share if slope is None else slope.add_(share)
+            slope = share if slope is None else slope + share  # not in place: a share may be a view of one number
             values.append(value.detach())
-            del value, share
     assert slope is not None
     return torch.stack(values), slope
 
@@ -418,6 +418,7 @@ def _require_numbers(name: str, numbers: Tensor, size: int, counted: Tensor | No
         )
 
 
+@torch.no_grad()
 def _target(target: Target, rows: Tensor) -> Any:
     """What the loss gets, for the tokens of a chunk."""
     if isinstance(target, TeacherStates):
