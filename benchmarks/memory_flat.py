@@ -220,7 +220,7 @@ def everywhere() -> "list[Tensor]":
     import torch
 
     gc.collect()
-    return [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+    return [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
 
 
 def storages(tensors: "Sequence[Tensor]") -> dict[int, int]:

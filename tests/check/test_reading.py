@@ -85,8 +85,8 @@ def test_of_a_question_the_answer_is_supervised_in_its_window() -> None:
     task = make_task(QuestionAnsweringConfig(stride=4))
     (pieces,) = shown(task, view, examples(columns, answers=answers))
     assert [text for text, mark in pieces if mark == "supervised"] == ["fgh"]
-    assert pieces[0] == ("window 3 of 3: ", "dropped")
-    assert [text for text, mark in pieces if mark == "read"] == ["[CLS] a [SEP] efghabcde", " [SEP]"]
+    assert pieces[0] == ("window 4 of 4: ", "dropped")
+    assert [text for text, mark in pieces if mark == "read"] == ["[CLS] a [SEP] cde", " [SEP]"]
 
 
 def test_of_an_answer_that_is_in_no_window_nothing_is_supervised() -> None:

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from distil.core.errors import CompatibilityError, DataError
 from distil.data.text_view import TextView
 
-from .texts import BLUE, FIRST, GREEN, IS, MASK, NEW, OLD, PAD, PIECE, RED, SEPARATOR, SMALL, WHAT, view, word_tokenizer
+from .texts import BLUE, END, GREEN, IS, MASK, NEW, OLD, PAD, PIECE, RED, SMALL, START, WHAT, view, word_tokenizer
 
-START, END = FIRST, SEPARATOR
 PAIRS = {"question": ["what is red", "what"], "context": ["old", "blue green"]}
 
 

@@ -11,7 +11,7 @@ from distil.data.text_view import TextView
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("red", "blue", "green", "old", "new", "small", "large", "is", "what", "now", "##er", "．", ".", "?")
 VOCABULARY = {token: number for number, token in enumerate((*SPECIAL, *WORDS))}
-PAD, UNKNOWN, FIRST, SEPARATOR, MASK, RED, BLUE, GREEN, OLD, NEW, SMALL, LARGE, IS, WHAT, NOW, PIECE = range(16)
+PAD, UNKNOWN, START, END, MASK, RED, BLUE, GREEN, OLD, NEW, SMALL, LARGE, IS, WHAT, NOW, PIECE = range(16)
 
 
 def word_tokenizer(*, mask: bool = True) -> Any:
@@ -24,7 +24,7 @@ def word_tokenizer(*, mask: bool = True) -> Any:
     tokenizer.post_processor = library.processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", FIRST), ("[SEP]", SEPARATOR)],
+        special_tokens=[("[CLS]", START), ("[SEP]", END)],
     )
     tokenizer.enable_padding(pad_id=PAD, pad_token="[PAD]")
     return tokenizer

@@ -26,9 +26,9 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "tests/losses/test_logit.py -k test_04",
     ),
     "unlabelled examples are not masked": (
-        "objective/objective.py",
-        "if term.needs_labels and not bool(present.all()):",
-        "if False:",
+        "objective/unit.py",
+        "if self._needs(term) and not bool(self._present.all()) else given",
+        "if False else given",
         "tests/objective/test_objective.py -k test_11",
     ),
     "the denominator is the micro-batch": (
@@ -53,25 +53,25 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "objective/unit.py",
         "return int(self._real().sum())",
         "return len(self._batch)",
-        "tests/suites/test_terms.py -k on_layers[feature-cosine]",
+        "tests/objective/test_unit.py -k test_13_the_denominator",
     ),
     "padding counts in terms on tokens": (
         "objective/unit.py",
         "return value[mask]",
         "return value.flatten(0, 1)",
-        "tests/suites/test_terms.py -k on_layers[feature-cosine]",
+        "tests/objective/test_unit.py -k test_11_more_padding",
     ),
     "padding counts in the mean of a text's tokens": (
         "objective/unit.py",
         "weights = mask.to(value.dtype).unsqueeze(-1)",
-        "weights = torch.ones_like(mask, dtype=value.dtype).unsqueeze(-1)",
-        "tests/suites/test_terms.py -k on_layers[pkt]",
+        "weights = (mask | True).to(value.dtype).unsqueeze(-1)",
+        "tests/objective/test_unit.py -k test_11_more_padding",
     ),
     "terms on attention get no mask": (
         "objective/unit.py",
         'mask = self._mask() if unit == "example" else None',
         "mask = None",
-        "tests/suites/test_terms.py -k on_layers[attention-kl]",
+        "tests/objective/test_unit.py -k test_11_more_padding",
     ),
     "padding counts as a key of attention": (
         "losses/attention.py",
@@ -121,11 +121,11 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "return logits[..., -ids:] if isinstance(ids, int)",
         "tests/losses/test_vocabulary.py -k test_24_identical",
     ),
-    "the padding of a vocabulary is taken for its tokens": (
+    "the padding of a vocabulary is taken for tokens": (
         "tasks/side.py",
         "return self.network(inputs)[..., : self.num_tokens]",
-        "return self.network(inputs)[..., -self.num_tokens :]",
-        "tests/suites/test_terms.py -k test_24",
+        "return self.network(inputs)",
+        "tests/tasks/test_side.py -k test_24",
     ),
     "the memory-flat loss does without its mask": (
         "losses/memory_flat.py",

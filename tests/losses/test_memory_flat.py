@@ -472,11 +472,11 @@ def retained_bytes(function: Callable[..., Any], num_tokens: int, num_ids: int) 
         return one
 
     gc.collect()
-    before = {storage_of(each) for each in gc.get_objects() if isinstance(each, Tensor)}
+    before = {storage_of(each) for each in gc.get_objects() if issubclass(type(each), Tensor)}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one.tensor):
         total = function(hidden, OutputHead(weight), terms=terms, mask=mask, chunk_tokens=32).total.sum()
     gc.collect()
-    kept = [one.tensor for one in held] + [each for each in gc.get_objects() if isinstance(each, Tensor)]
+    kept = [one.tensor for one in held] + [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
     sizes = {storage_of(each): each.untyped_storage().nbytes() for each in kept}
     total.backward()
     return sum(size for storage, size in sizes.items() if storage not in before)

@@ -111,14 +111,17 @@ def stand_in(recipe: Path, folder: Path) -> list[str]:
         f"teacher={json.dumps(teacher)}",
         *(f"{each}.epochs=1" for each in trainings),
         *("controls=[scratch]", "seeds=1", "export=[]"),
-        *(["data.examples=16"] if resolved(recipe).data.examples is not None else []),
+        *(["data.examples=12"] if resolved(recipe).data.examples is not None else []),
         *NARROWER.get(recipe.stem, []),
     ]
 
 
 def write_texts(data: str, folder: Path) -> None:
     for split, numbers in (("train", range(48)), ("validation", range(48, 64)), ("test", range(64, 88))):
-        texts = [" ".join(WORDS[(number * step + step) % 10] for step in (1, 3, 7, 9)) for number in numbers]
+        texts = [
+            " ".join([*(WORDS[(number * step + step) % 10] for step in (1, 3, 7, 9)), str(number)])
+            for number in numbers
+        ]
         if data == "tinyshakespeare":
             (folder / f"{split}.txt").write_text("\n".join(texts * 8), encoding="utf-8")
         else:

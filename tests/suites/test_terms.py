@@ -2,9 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,12 +14,8 @@ from distil.data.batch import Batch
 from distil.data.feed import TASK
 from distil.models.tap import Outputs
 from distil.objective.config import catalogue
-from distil.objective.objective import Objective
-from distil.objective.response_config import SoftTargets, TopK, TrueLabels
 from distil.objective.term_config import LayerTermConfig
-from distil.tasks.causal_language_modelling import next_token_targets
-from distil.tasks.side import KnownTokens
-from tests.suites.harness import LENGTHS, VOCABULARY, Pair, bind, encoder, feed, run, taught, texts, with_targets
+from tests.suites.harness import LENGTHS, Pair, bind, encoder, feed, run, taught, texts, with_targets
 from tests.suites.rows import ROWS, Row, build
 
 KINDS = sorted(ROWS)
@@ -132,42 +126,6 @@ def test_11_13_padding_of_texts_changes_nothing_in_terms_on_layers(kind: str) ->
 def test_a_term_that_needs_positions_is_refused_for_the_tokens_of_texts(kind: str) -> None:
     with pytest.raises(CompatibilityError, match=r"^term 'term': .*(has one position|compares positions)"):
         of_texts(kind)
-
-
-class NextToken(nn.Module):
-    """A language model that looks at one token alone; its output has places that no token stands for."""
-
-    def __init__(self, *, num_padding: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, 4)
-        self.head = nn.Linear(4, VOCABULARY + num_padding)
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.head(self.embedding(inputs["input_ids"]))
-
-
-def test_24_places_that_no_token_has_have_no_part() -> None:
-    """Whatever stands in the padding of two vocabularies, padded to other widths: the same loss and gradient."""
-    inputs = texts(7).inputs["student"]
-    labels, mask = next_token_targets(inputs["input_ids"], inputs["attention_mask"])
-    batch = replace(texts(7), targets={TASK: labels}, present={TASK: mask}, positions={TASK: mask})
-    terms = {"labels": TrueLabels(), "soft": SoftTargets(), "top": TopK(k=3)}
-    objective = Objective(terms).bind(VOCABULARY, {"teacher": VOCABULARY})
-    wide = [build(partial(NextToken, num_padding=more), seed=more) for more in (2, 4)]
-    student, teacher = (KnownTokens(each, num_tokens=VOCABULARY) for each in wide)
-    answers: list[tuple[Tensor, Tensor]] = []
-    for padding in (0.0, 50.0):
-        for each in wide:
-            each.head.bias.data[VOCABULARY:] = padding
-            each.zero_grad()
-        heard = {"teacher": teacher(inputs).detach()}
-        loss = objective(student(inputs), heard, batch, objective.counts(batch)).total
-        loss.backward()
-        answers.append((loss.detach(), wide[0].head.weight.grad.clone()))
-    assert torch.equal(answers[0][0], answers[1][0])
-    assert torch.equal(answers[0][1], answers[1][1])
-    assert bool((answers[0][1][:VOCABULARY] != 0).any())
-    assert bool((answers[0][1][VOCABULARY:] == 0).all())
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if catalogue()[kind].needs_labels])

@@ -167,7 +167,7 @@ def test_the_student_reads_to_a_length_of_its_own_and_the_teacher_s_view_stays()
 
 
 def test_24_a_cut_vocabulary_gives_a_view_with_the_smaller_tokenizer_and_the_same_answers() -> None:
-    rare = ["uncommon thing"] + TEXTS[1:]
+    rare = ["uncommon thing", *TEXTS[1:]]
     examples = replace(classified(), columns={"text": tuple(rare)})
     task = Classification()
     teacher = network(task, examples, size=60)
@@ -298,7 +298,7 @@ def test_33_a_network_of_its_own_starts_from_the_seed_alone() -> None:
 def test_a_teacher_of_another_kind_cannot_be_cut() -> None:
     inputs = InputsConfig.model_validate({"tokenizer": {"kind": "wordpiece", "size": 60}, "max_length": 8})
     teacher = build(TextCnnConfig(embedding=4, widths=4, kernels=(2,)), {}, None, inputs=inputs)
-    with pytest.raises(ModelError, match="the teacher is no model of kind huggingface; give student.model"):
+    with pytest.raises(ModelError, match=r"the teacher is no model of kind huggingface; give student\.model"):
         build(None, {"teacher": teacher}, None)
     with pytest.raises(ModelError, match=r"kind mlp takes images, and the data are texts; use huggingface or text-cnn"):
         build(MlpConfig(widths=(4,)), {}, None, inputs=inputs)

@@ -19,7 +19,7 @@ from distil.tasks.task import Task
 from distil.tasks.tokens import CausalLanguageModel
 
 NEW_WEIGHTS_SHOWN = 3
-SHARE_ABOVE_TRIVIAL = 0.1  # of the way from the most frequent class to always right: less is chance
+SHARE_ABOVE_TRIVIAL = 0.1  # of the way from the predictor that looks at nothing to always right: less is chance
 
 
 def check_quality(candidate: Candidate, examples: Examples, task: Task) -> Iterator[Finding]:
@@ -85,7 +85,8 @@ def _of_task(candidate: Candidate, scores: Scores, examples: Examples, task: Tas
     )
     value, values = measured.metrics[task.metric], np.asarray(measured.values, dtype=np.float64)
     error = float(values.std() / max(len(values) - 1, 1) ** 0.5)
-    if task.signed(value) - task.signed(trivial.value) <= 2 * error:
+    of_the_way = SHARE_ABOVE_TRIVIAL * (1 - trivial.value) if task.higher_is_better else 0.0  # such metrics end at 1
+    if task.signed(value) - task.signed(trivial.value) <= max(2 * error, of_the_way):
         yield _no_better(candidate, said, examples)
         return
     if isinstance(task, CausalLanguageModel):

@@ -151,7 +151,7 @@ def _characters(encoding: Any, texts: Sequence[Any]) -> Iterator[tuple[str, str]
         in_words = not isinstance(text, str)
         place = (number, word if in_words else None)
         content = text[word] if in_words else text
-        before = ends.get(place, 0)
+        before = ends.get(place, start)  # a window begins in the middle of its text
         space = " " if after_special or (in_words and place not in ends) else ""
         ends[place], after_special = max(end, before), False
         yield space + content[before:start], content[max(start, before) : end]  # of several tokens: shown once

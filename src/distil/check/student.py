@@ -68,8 +68,8 @@ def check_cut(recipe: ResolvedRecipe, teachers: Mapping[str, Candidate]) -> Iter
 
 def _kept(whole: HuggingFaceNetwork, student: Student) -> str:
     assert student.from_teacher is not None
-    said = describe_cut(whole.pretrained, student.from_teacher)
     vocabulary = student.from_teacher.vocabulary
+    said = describe_cut(whole.pretrained, student.from_teacher.model_copy(update={"vocabulary": None}))
     return said if vocabulary is None else f"{said}; {vocabulary:,} of its tokens"
 
 

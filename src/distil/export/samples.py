@@ -15,8 +15,9 @@ IMAGES = "images"
 MASK = "attention_mask"
 _NAMED = "inputs."
 
-Images: TypeAlias = Float32[np.ndarray, "samples channels height width"]
-Tokens: TypeAlias = Mapping[str, Int64[np.ndarray, "samples tokens"]]
+# with underscores, because a function may give other numbers of samples and tokens than it takes
+Images: TypeAlias = Float32[np.ndarray, "_samples _channels _height _width"]
+Tokens: TypeAlias = Mapping[str, Int64[np.ndarray, "_samples _tokens"]]
 Inputs: TypeAlias = Images | Tokens
 
 

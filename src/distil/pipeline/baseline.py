@@ -26,10 +26,10 @@ from distil.tasks.tokens import CausalLanguageModel
 FILE = "baselines.json"
 
 
-def measure_baselines(context: Context, faculty: Faculty) -> dict[str, dict[str, Any]]:
+def measure_baselines(context: Context, faculty: Faculty, test: Examples) -> dict[str, dict[str, Any]]:
     """For each baseline its value of the headline metric on the test split, and a note on what it is."""
     splits = context.splits
-    if not isinstance(splits.train, TextExamples):
+    if not isinstance(test, TextExamples):
         return {}
     return context.once(
         "evaluation/baselines",
@@ -39,15 +39,13 @@ def measure_baselines(context: Context, faculty: Faculty) -> dict[str, dict[str,
             "teachers": {name: context.directory.output_hash(f"teachers/{name}/model") for name in faculty.teachers},
             "arms": {name: arm.model_dump(mode="json") for name, arm in context.recipe.arms.items()},
         },
-        lambda: {each.name: _record(each) for each in _baselines(context, faculty)},
+        lambda: {each.name: _record(each) for each in _baselines(context, faculty, test)},
         _save,
         lambda folder: read_json(folder / FILE),
     )
 
 
-def _baselines(context: Context, faculty: Faculty) -> list[Baseline]:
-    test = context.splits.test.open_for_final_evaluation()
-    assert isinstance(test, TextExamples)
+def _baselines(context: Context, faculty: Faculty, test: TextExamples) -> list[Baseline]:
     found: list[Baseline] = []
     if context.task.one_class:
         train, validation = (_labelled(each) for each in (context.splits.students, context.splits.validation))

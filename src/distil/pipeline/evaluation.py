@@ -53,7 +53,8 @@ def evaluate(context: Context, faculty: Faculty, students: Students) -> Evaluati
     teachers = {name: _evaluate_teacher(context, teacher) for name, teacher in faculty.teachers.items()}
     reference = next(iter(teachers.values()), None)
     said = {arm: [_evaluate_student(context, each, reference) for each in group] for arm, group in students.items()}
-    return Evaluation(teachers, said, measure_baselines(context, faculty))
+    test = context.splits.test.open_for_final_evaluation()
+    return Evaluation(teachers, said, measure_baselines(context, faculty, test))
 
 
 def give_verdict(
