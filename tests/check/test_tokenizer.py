@@ -66,7 +66,7 @@ def test_equal_tokenizers_are_fine(task: Task) -> None:
 
 def test_24_the_same_tokens_under_other_ids_are_wrong_for_tokens_and_a_note_for_whole_texts() -> None:
     other = characters("hgfedcba " + "h" * 3)  # the most frequent character has another number
-    for task in (CAUSAL,):
+    for task in (CAUSAL, TAGS):
         finding = compared(characters(), other, task)
         assert finding.level == "wrong"
         assert "under other ids" in finding.what
@@ -84,10 +84,13 @@ def test_24_other_vocabularies_are_wrong_for_tokens_and_a_note_for_whole_texts()
     assert "which a task on whole texts does not need" in note.what
 
 
-def test_tags_need_the_same_pieces_but_not_the_same_ids() -> None:
-    """What is compared are classes of places, so only the places must be the same."""
-    finding = compared(characters(), characters("hgfedcba " + "h" * 3), TAGS)
-    assert (finding.level, "100% of 2 texts" in finding.what) == ("fine", True)
+def test_24_a_part_of_the_tokens_is_wrong_for_tokens_as_the_run_refuses_it() -> None:
+    part = characters("abcdefgh ")
+    whole = characters("abcdefgh xyz")
+    ours = tokenizers.Tokenizer.from_str(whole.to_str())
+    finding = compared(part, ours, TAGS)
+    assert finding.level == "wrong"
+    assert compared(part, ours, Classification()).level == "fine"
 
 
 def test_another_length_reads_other_tokens() -> None:
@@ -98,6 +101,16 @@ def test_another_length_reads_other_tokens() -> None:
 def test_the_share_of_texts_that_are_read_alike() -> None:
     long, short = (TextView(characters(), ("text",), length) for length in (16, 6))
     assert share_read_alike(long, short, TEXTS) == 0.5  # 7 and 6 tokens
+
+
+def test_networks_that_read_other_columns_are_compared_by_those_that_both_read() -> None:
+    pairs = examples({"de": ["ab cd", "hgfe"], "en": ["a", "b"]})
+    both, one = (TextView(characters(), columns, 16, apart=True) for columns in (("de", "en"), ("en",)))
+    assert share_read_alike(both, one, pairs) == 1.0
+    other = TextView(bpe_tokenizer(["xy"], size=300), ("en",), 16, apart=True)
+    assert share_read_alike(both, other, pairs) == 1.0
+    other = TextView(bpe_tokenizer(["xy"], size=300), ("de",), 16, apart=True)
+    assert share_read_alike(both, other, pairs) == 0.5  # they write the space of the first in different ways
 
 
 def test_two_ends_of_a_text_are_found(tmp_path: Path) -> None:

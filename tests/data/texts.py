@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
 import torch
 
 from distil.data.example import TextExamples
@@ -16,7 +17,7 @@ PAD, UNKNOWN, START, END, MASK, RED, BLUE, GREEN, OLD, NEW, SMALL, LARGE, IS, WH
 
 def word_tokenizer(*, mask: bool = True) -> Any:
     """[CLS] words [SEP], and of pairs [CLS] words [SEP] words [SEP]; smaller and larger are of two pieces."""
-    library = __import__("pytest").importorskip("tokenizers")
+    library = pytest.importorskip("tokenizers")
     vocabulary = {token: number for token, number in VOCABULARY.items() if mask or token != "[MASK]"}
     tokenizer = library.Tokenizer(library.models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()

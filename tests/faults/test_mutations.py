@@ -95,7 +95,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "losses/attention.py",
         "counted = mask[:, None, :, None] & mask[:, None, None, :]",
         "counted = mask[:, None, :, None]",
-        "tests/losses/test_attention.py -k test_11_padding_adds",
+        "tests/losses/test_attention.py -k test_11_scores",
     ),
     "a causal model is taught the token that it reads": (
         "tasks/causal_language_modelling.py",
@@ -131,7 +131,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "losses/memory_flat.py",
         "return weighted if mask is None else mask.reshape(-1)",
         "return weighted",
-        "tests/losses/test_memory_flat.py -k test_11_tokens_that_do_not_count",
+        "tests/losses/test_memory_flat.py -k test_11_a_batch",
     ),
     "the memory-flat loss keeps its last chunk alone": (
         "losses/memory_flat.py",

@@ -15,7 +15,7 @@ from distil.core.seeds import derive
 from distil.data.example import Examples, ImageExamples, Splits, TextExamples
 from distil.data.feed import Feed
 from distil.models.tap import Taps
-from distil.objective.objective import Objective
+from distil.objective.objective import Objective, Requires
 from distil.recipe.recipe import ResolvedRecipe, TrainStage
 from distil.tasks.network import Network
 from distil.tasks.task import Task
@@ -76,14 +76,12 @@ def _training_seconds(
         views=views,
         batch_size=training.batch_size,
         augmentation=training.augmentation,
+        order=training.order,
         targets=task.targets,
         seed=derive("check"),
     )
     optimizer = make_optimizer([network.model.train(), objective.module], training.optimizer)
-    # layers of texts are of all lengths, and answers for every token too many to keep
-    of_tokens = task.answers_for_tokens or (isinstance(examples, TextExamples) and any(asked.values()))
-    keeps = not training.augmentation and not of_tokens
-
+    keeps = not training.augmentation and _can_be_kept(objective.requires, examples, task)
     # kept answers cost no time, whatever they say
     first = feed.batch(0)
     kept = {name: teachers[name].frozen.observe(first, taps) for name, taps in asked.items()}
@@ -105,6 +103,14 @@ def _training_seconds(
         each = _seconds_each(step)
     network.model.load_state_dict(weights)
     return each * feed.steps_per_epoch * training.epochs
+
+
+def _can_be_kept(requires: Requires, examples: Examples, task: Task) -> bool:
+    """Layers of texts are of all lengths, and full answers for every token are too many."""
+    if isinstance(examples, TextExamples) and any(requires.teacher_taps.values()):
+        return False
+    few = task.fixed_length and set(requires.teacher_outputs) == set(requires.largest)
+    return few or not task.answers_for_tokens
 
 
 def _seconds_each(step: Callable[[int], None]) -> float:

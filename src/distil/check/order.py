@@ -26,6 +26,7 @@ from distil.tasks.tokens import CausalLanguageModel, MaskedLanguageModel, Questi
 
 EXAMPLES = 64  # of a teacher that has weights; a few show whether order changes anything at all
 FEW_EXAMPLES = 8
+SHARE = 4  # of the examples that a teacher can be asked about in a few seconds, one in so many
 ROUNDING = 1e-6  # of a loss: a sum over the same tokens in another order
 UNMOVED = 1e-3  # of the spread of outputs over texts: what rounding makes of it where nothing changes
 
@@ -53,10 +54,11 @@ def check_order(candidate: Candidate, examples: Examples, task: Task, config: Ta
     """
     if not isinstance(examples, TextExamples) or isinstance(task, QuestionAnswering):
         return
-    view = candidate.network.view
+    view = task.test_view(candidate.network.view, examples)
     assert isinstance(view, TextView)
     term = label_term(config)
-    chosen = spread(examples, EXAMPLES if candidate.has_weights else FEW_EXAMPLES)
+    most = max(FEW_EXAMPLES, min(EXAMPLES, len(examples) // SHARE))
+    chosen = spread(examples, most if candidate.has_weights else FEW_EXAMPLES)
     pieces = list(_batches(chosen, view, task))
     plain = _ask(candidate, [batch for _, batch in pieces], term, task)
     other = _ask(candidate, [shuffled(batch, part, view, task) for part, batch in pieces], term, task)

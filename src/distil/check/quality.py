@@ -1,6 +1,7 @@
 """Does a teacher know more than a predictor that looks at nothing? Measured on the very input it gets in the run."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from distil.check.finding import Finding
 from distil.check.teacher import Candidate
 from distil.check.trivial import byte_frequencies, trivial_predictor
 from distil.data.example import Examples, TextExamples
+from distil.data.text_view import TextView
 from distil.knowledge.teacher import class_order
 from distil.report.number import metric_name
+from distil.tasks.network import Network
 from distil.tasks.score import Scores, score
 from distil.tasks.task import Task
 from distil.tasks.tokens import CausalLanguageModel
@@ -27,12 +30,13 @@ def check_quality(candidate: Candidate, examples: Examples, task: Task) -> Itera
     if not candidate.has_weights:
         yield _without_weights(candidate)
         return
-    batches = task.batches(examples, {candidate.name: candidate.network.view})
+    network = _as_measured(candidate.network, examples, task)
+    batches = task.batches(examples, {candidate.name: network.view})
     scores = score(candidate.frozen.as_module(), batches, view=candidate.name, ask=task.ask)
     if task.one_class:
         yield _of_classes(candidate, scores, examples)
     else:
-        yield from _of_task(candidate, scores, examples, task)
+        yield from _of_task(candidate, network, scores, examples, task)
 
 
 def _without_weights(candidate: Candidate) -> Finding:
@@ -41,6 +45,13 @@ def _without_weights(candidate: Candidate) -> Finding:
         new = candidate.drawn
         shown = ", ".join(new[:NEW_WEIGHTS_SHOWN]) + (", ..." if len(new) > NEW_WEIGHTS_SHOWN else "")
         missing = f"{len(new)} of its weights ({shown}) were not published and are new"
+        if not candidate.is_trained_here:
+            return Finding(
+                "wrong",
+                f"{who}: {missing}, and nothing trains them",
+                why="they are random numbers, so it answers at random and would teach that",
+                remedy=f"give teachers.{candidate.name} a training, or a model that was published for this task",
+            )
         return Finding("fine", f"{who}: {missing}: not measured; it is trained first when the recipe runs")
     return Finding("fine", f"{who}: no weights yet: not measured; it is trained first when the recipe runs")
 
@@ -75,14 +86,25 @@ def _least_above(trivial: float, count: int) -> float:
     return trivial + max(SHARE_ABOVE_TRIVIAL * (1 - trivial), 2 * (trivial * (1 - trivial) / count) ** 0.5)
 
 
-def _of_task(candidate: Candidate, scores: Scores, examples: Examples, task: Task) -> Iterator[Finding]:
-    measured = task.measure(scores, examples, candidate.network.view)
-    trivial = trivial_predictor(task, candidate.network, examples, scores)
+def _as_measured(network: Network, examples: Examples, task: Task) -> Network:
+    """With the view that the task measures it by."""
+    return replace(network, view=task.test_view(network.view, examples))
+
+
+def _of_task(
+    candidate: Candidate, network: Network, scores: Scores, examples: Examples, task: Task
+) -> Iterator[Finding]:
+    measured = task.measure(scores, examples, network.view)
+    trivial = trivial_predictor(task, network, examples, scores)
     listed = ", ".join(f"{metric_name(name)} {value:.4f}" for name, value in measured.metrics.items())
     said = (
         f"teacher {candidate.name}: {listed} on {len(examples)} training examples, fed as the run will feed them; "
         f"{trivial.name}: {metric_name(task.metric)} {trivial.value:.4f}"
     )
+    if isinstance(candidate.network.view, TextView) and candidate.network.view.columns != _columns(network):
+        own = ", ".join(candidate.network.view.columns)
+        yield Finding("fine", f"{said}; it teaches by {own} alone, so this says how well it knows the others too")
+        return
     value, values = measured.metrics[task.metric], np.asarray(measured.values, dtype=np.float64)
     error = float(values.std() / max(len(values) - 1, 1) ** 0.5)
     of_the_way = SHARE_ABOVE_TRIVIAL * (1 - trivial.value) if task.higher_is_better else 0.0  # such metrics end at 1
@@ -90,7 +112,7 @@ def _of_task(candidate: Candidate, scores: Scores, examples: Examples, task: Tas
         yield _no_better(candidate, said, examples)
         return
     if isinstance(task, CausalLanguageModel):
-        bytes_alone = byte_frequencies(candidate.network, examples)
+        bytes_alone = byte_frequencies(network, examples)
         said += f"; frequencies of bytes: {bytes_alone:.4f}"
         if value >= bytes_alone:
             yield Finding(
@@ -101,6 +123,11 @@ def _of_task(candidate: Candidate, scores: Scores, examples: Examples, task: Tas
             )
             return
     yield Finding("fine", said)
+
+
+def _columns(network: Network) -> tuple[str, ...]:
+    assert isinstance(network.view, TextView)
+    return network.view.columns
 
 
 def _no_better(candidate: Candidate, said: str, examples: Examples) -> Finding:

@@ -7,7 +7,7 @@ from distil.models.describe import ModelDescription
 from distil.tasks.task import Task
 
 OPERATIONS = 10**11  # multiply-accumulates of a pass over a sample: a few seconds on one core
-LEAST, MOST = 32, 2_000
+LEAST, MOST = 16, 2_000
 
 
 def sample_for(model: ModelDescription, examples: Examples, task: Task) -> Examples:

@@ -13,7 +13,7 @@ from distil.data.batch import Batch
 from distil.data.example import Examples, Splits, TextExamples
 from distil.knowledge.response import looks_like_probabilities
 from distil.knowledge.teacher import FrozenTeacher, class_order
-from distil.models.config import ModelConfig
+from distil.models.config import FileWeights, ModelConfig
 from distil.models.huggingface_network import HuggingFaceNetwork
 from distil.models.text_config import HuggingFaceModelConfig
 from distil.objective.config import Term
@@ -54,8 +54,10 @@ class Candidate:
 
     @property
     def has_weights(self) -> bool:
-        """Whether it knows something before it is trained here."""
-        return self.config.weights is not None or (self.published and not self.drawn)
+        """Whether it has all the weights that it needs before it is trained here."""
+        if isinstance(self.config.weights, FileWeights):
+            return True
+        return not self.drawn if self.published else self.config.weights is not None
 
     @property
     def is_trained_here(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from distil.models.text_config import HuggingFaceModelConfig
 from distil.models.vocabulary import VocabularyFacts, match_vocabularies, vocabulary_facts
 from distil.tasks.network import Network
 from distil.tasks.task import Task
-from distil.tasks.tokens import CausalLanguageModel, MaskedLanguageModel, QuestionAnswering
+from distil.tasks.tokens import QuestionAnswering
 
 NAMED = {"cls": ("[CLS]",), "sep": ("[SEP]",), "mask": ("[MASK]", "<mask>"), "unk": ("[UNK]", "<unk>")}
 LANGUAGE = ("causal-lm", "masked-lm", "seq2seq")  # heads that answer with a number for each token
@@ -41,20 +42,22 @@ def check_tokenizers(
     ours, theirs = _text_view(student), _text_view(candidate.network)
     who = f"arm {arm}: the student and {called(candidate.name)}"
     for_tokens = task.answers_for_tokens or isinstance(task, QuestionAnswering)
-    needs_ids = isinstance(task, (CausalLanguageModel, MaskedLanguageModel)) or task.head == "seq2seq"
+    is_language = task.head in LANGUAGE
     try:
         match = match_vocabularies(
             facts_of(student, published=published), facts_of(candidate.network, published=candidate.published)
         )
     except CompatibilityError as error:
-        said, notes, same = f"{who}: {error}", (), False
+        said, notes, is_same = f"{who}: {error}", (), False
     else:
         shared = f"vocabularies: {match.kind}; {match.num_shared:,} tokens shared"
-        said, notes, same = f"{who}: {match if needs_ids else shared}", match.notes, match.same_ids
+        said, notes, is_same = f"{who}: {match if is_language else shared}", match.notes, match.kind != "subset"
     alike = share_read_alike(ours, theirs, examples)
     said += f"; {alike:.0%} of {len(examples)} texts are cut into the same tokens"
+    if set(ours.columns) != set(theirs.columns):
+        said += f" (columns {', '.join(ours.columns)} and {', '.join(theirs.columns)})"
     listed = "".join(f" {note}" for note in notes)
-    if for_tokens and (alike < 1 or (needs_ids and not same)):
+    if for_tokens and (alike < 1 or not is_same):
         yield Finding(
             "wrong",
             f"{said}.{listed}",
@@ -110,9 +113,11 @@ def _embeddings(core: HuggingFaceNetwork) -> Any:
 
 
 def share_read_alike(ours: TextView, theirs: TextView, examples: TextExamples) -> float:
-    """The share of texts, 0..1, that two views cut into the same tokens."""
-    pairs = zip(ours.windows(examples.columns), theirs.windows(examples.columns), strict=True)
-    alike = [[each.tokens for each in one] == [each.tokens for each in other] for one, other in pairs]
+    """The share of texts, 0..1, that two views cut into the same tokens; of the columns that both read."""
+    both = tuple(name for name in ours.columns if name in theirs.columns)
+    one, other = (replace(view, columns=both or view.columns, _known={}) for view in (ours, theirs))
+    pairs = zip(one.windows(examples.columns), other.windows(examples.columns), strict=True)
+    alike = [[each.tokens for each in row] == [each.tokens for each in beside] for row, beside in pairs]
     return sum(alike) / len(alike)
 
 

@@ -76,6 +76,7 @@ class _Step:
             context.splits.students,
             views=views,
             batch_size=config.batch_size,
+            order=config.order,
             targets=context.task.targets,
             seed=derive("cost"),
         )

@@ -121,7 +121,7 @@ def _misfits(context: Context, faculty: Faculty) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for name, arm in context.recipe.arms.items():
         try:
-            bind_arm(context, faculty, arm)
+            bind_arm(context, faculty, arm, name)
         except (CompatibilityError, ModelError) as error:
             if name in needed:
                 raise
