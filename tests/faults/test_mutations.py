@@ -131,7 +131,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "losses/memory_flat.py",
         "return weighted if mask is None else mask.reshape(-1)",
         "return weighted",
-        "tests/losses/test_memory_flat.py -k test_11_a_batch",
+        "tests/losses/test_memory_flat.py -k test_10",
     ),
     "the memory-flat loss keeps its last chunk alone": (
         "losses/memory_flat.py",

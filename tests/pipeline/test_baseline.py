@@ -34,7 +34,8 @@ def measured(kind: str, tmp_path: Path, **changes: Any) -> tuple[Found, Path]:
     (tmp_path / "data").mkdir(exist_ok=True)
     written = recipe_of(kind, tmp_path / "data", **changes)
     with opened(resolve(parse_recipe(json.dumps(written))), tmp_path / "run") as context:
-        return measure_baselines(context, prepare_teachers(context)), tmp_path / "run"
+        test = context.splits.test.open_for_final_evaluation()
+        return measure_baselines(context, prepare_teachers(context), test), tmp_path / "run"
 
 
 def small(**changes: Any) -> dict[str, Any]:
