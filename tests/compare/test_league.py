@@ -19,7 +19,7 @@ from distil.core.errors import NumericError, Preempted, RecipeError
 from distil.core.events import read_events
 from distil.core.files import read_json
 from distil.core.interruption import Interruption
-from distil.evaluate.prediction import load_predictions
+from distil.evaluate.prediction import load_predictions, load_values
 from distil.models.tap import Tap
 from distil.objective.own_config import OwnTerm
 from distil.objective.response_config import ReverseKl
@@ -29,6 +29,7 @@ from distil.pipeline.teacher import Faculty
 from distil.recipe.recipe import Recipe
 from distil.recipe.resolve import resolve
 from distil.train.loop import Trained, Training, train
+from tests.check.text_fixture import recipe_of
 
 from .conftest import DONE, METHODS, Begun, Broken, Finished, Mine, Watch, recipe
 
@@ -371,3 +372,35 @@ def test_the_table_is_json_that_others_can_read(finished: Finished) -> None:
     begun: list[Begun] = finished.watched.begun
     assert all(isinstance(each.training.config.epochs, int) for each in begun)
     assert issubclass(Mine, OwnTerm)
+
+
+# texts
+
+
+def test_texts_are_compared_with_students_cut_from_their_teacher(tmp_path: Path) -> None:
+    methods = ["reverse-kl", "attention-maps"]
+    recipe = recipe_of("text-classification", tmp_path / "data", "training.epochs=2")
+    result = compare_methods(recipe, methods, tmp_path / "run", seeds=1, tuned=False)
+    rows = {row["name"]: row for row in result.table["rows"]}
+    assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(
+        ("scratch", "distilled", *methods), "done"
+    )
+    assert result.table["metric"] == "accuracy"
+    assert result.table["test_examples"] == 10
+    assert result.table["confirmation"]["method"] in methods
+
+
+def test_of_a_metric_of_which_less_is_better_a_smaller_one_is_a_positive_difference(tmp_path: Path) -> None:
+    recipe = recipe_of("causal-lm", tmp_path / "data", "training.epochs=2")
+    methods = ["reverse-kl", "top-k"]
+    result = compare_methods(recipe, methods, tmp_path / "run", seeds=1, tuned=False)
+    table = result.table
+    rows = {row["name"]: row for row in table["rows"]}
+    assert (table["metric"], table["higher_is_better"]) == ("document_bits_per_byte", False)
+    plain = rows["distilled"]["mean"]
+    for name in methods:
+        assert rows[name]["against_plain"]["difference"] == pytest.approx(plain - rows[name]["mean"])
+        stored = load_values(result.directory / f"arms/{name}/seed-0/predictions/values.parquet").values
+        assert rows[name]["mean"] == pytest.approx(stored.mean())
+    assert table["confirmation"]["method"] == min(methods, key=lambda name: rows[name]["validation"])
+    assert table["best_control"] == "scratch"

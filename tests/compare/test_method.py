@@ -1,5 +1,7 @@
 """How the arm of a method is made from a recipe, and which weights are tried."""
 
+from pathlib import Path
+
 import pytest
 
 from distil.compare.method import candidates, method_arms, own_term, weight_trials
@@ -11,6 +13,7 @@ from distil.objective.response_config import ReverseKl
 from distil.recipe.recipe import Arm, ResolvedRecipe
 from distil.recipe.resolve import resolve
 from distil.tune.config import ChoiceConfig
+from tests.check.text_fixture import recipe_of
 
 from .conftest import Mine, recipe
 
@@ -43,6 +46,16 @@ def test_every_kind_on_classes_but_the_plain_ones_is_a_candidate() -> None:
     assert not {"binary-kl", "regression-mse"} & set(known)
     assert all(term == catalogue()[kind]() for kind, term in known.items())
     assert list(method_arms(resolved())) == list(known)
+
+
+def test_other_targets_have_other_methods_and_another_plain_distillation(tmp_path: Path) -> None:
+    several = candidates("multi-label")
+    assert {"similarity-preserving", "info-nce"} <= set(several)
+    assert not {"binary-kl", "binary-labels", "soft-targets"} & set(several)
+    assert list(method_arms(resolve(recipe_of("multi-label", tmp_path)))) == list(several)
+    assert candidates("embeddings") == {}
+    with pytest.raises(RecipeError, match="there is no method to compare"):
+        method_arms(resolve(recipe_of("sentence-embedding", tmp_path)))
 
 
 def test_methods_are_named_or_given() -> None:

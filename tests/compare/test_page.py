@@ -171,6 +171,19 @@ def test_all_bars_have_one_scale(read: Reader) -> None:
     assert max(ends) < 100
 
 
+def test_a_metric_of_which_less_is_better_is_in_its_own_unit_and_the_least_is_first() -> None:
+    table = copy.deepcopy(TABLE) | {"metric": "document_bits_per_byte", "higher_is_better": False}
+    page = render_league(table)
+    read = Reader(page)
+    assert read.rows[1].split()[0] == "scratch"
+    line = line_of(read, "good")
+    assert "0.9500" in line
+    assert "%" not in line
+    assert "+0.0500" in line
+    assert "a positive difference stands for better" in read.text
+    assert "bits per byte against distilled" in " ".join(read.text.split())
+
+
 def test_a_hostile_name_stays_text() -> None:
     table = copy.deepcopy(TABLE)
     table["name"] = table["rows"][2]["name"] = "<script>alert(1)</script>"

@@ -19,8 +19,9 @@ from distil.evaluate.verdict import compare
 from distil.pipeline.run import run
 from distil.recipe.load import load_recipe
 from distil.recipe.resolve import resolve
+from tests.check.text_fixture import recipe_of
 from tests.compare import selection_fixture
-from tests.compare.selection_fixture import METHODS, SMALL, small
+from tests.compare.selection_fixture import METHODS, SMALL, few_steps, small
 
 selected = selection_fixture.selected
 
@@ -151,6 +152,26 @@ def test_tuned_settings_are_those_of_every_arm(tmp_path: Path, monkeypatch: pyte
     weight = seen["distilled"].terms["soft"].weight
     assert weight in (0.5, 0.25)
     assert seen["without-true-labels"].terms["soft"].weight == weight
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "sentence-embedding", "multi-label", "token-classification"])
+def test_a_task_without_one_class_an_example_is_refused_with_what_there_is(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"one class an example, and the task is {kind}.*`distil compare`"):
+        selection_recipe(recipe_of(kind, tmp_path))
+
+
+def test_texts_with_a_student_that_is_cut_from_its_teacher(tmp_path: Path) -> None:
+    recipe = recipe_of("text-classification", tmp_path / "data")
+    with few_steps():
+        result = select(recipe, tmp_path / "run", methods=["hints", "attention-maps"], seeds=1)
+    assert set(result.record["arms"]) == {"scratch", "distilled", "without-labels", "without-soft"}
+    (similarity,) = result.record["similarities"].values()
+    assert len(similarity["student"]) == 1
+    assert len(similarity["teacher"]) == 2
+    assert all(-1 <= value <= 1 for row in similarity["values"] for value in row)
+    assert {each["name"] for each in result.record["agreements"]} >= {"labels", "soft", "hints"}
+    assert resolve(load_recipe(result.suggested)).arms["distilled"].student.from_teacher is not None
+    assert result.record["validation_examples"] == 10
 
 
 def test_without_validation_it_is_refused_with_what_to_do() -> None:

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distil.compare.select import SelectionResult
-from distil.compare.similarity import Similarity, best_pairs, linear_cka, pooled
+from distil.compare.similarity import Similarity, _joined, best_pairs, linear_cka, mean_of_tokens, pooled
 from distil.core.errors import CompatibilityError
+from distil.data.example import TextExamples
+from tests.check.test_text import examples
 from tests.compare import selection_fixture
 
 selected = selection_fixture.selected
@@ -154,3 +156,27 @@ def test_a_selection_has_every_stage_of_both_networks(selected: SelectionResult)
     assert found["examples"] == 512
     assert all(-1 <= value <= 1 for row in found["values"] for value in row)
     assert np.array(found["values"]).max() > 0.3  # both see the same digits
+
+
+# texts
+
+
+def test_11_a_text_is_the_mean_of_its_real_tokens_whatever_stands_in_the_padding() -> None:
+    value, real = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]]), torch.tensor([[True, True, False]])
+    assert mean_of_tokens(value, real, tokens_first=True).tolist() == [[2.0, 3.0]]
+    assert mean_of_tokens(value.transpose(1, 2), real, tokens_first=False).tolist() == [[2.0, 3.0]]
+    vector = torch.rand(1, 5)
+    assert torch.equal(mean_of_tokens(vector, real, tokens_first=False), vector)
+
+
+def test_layers_with_other_places_than_tokens_are_averaged_over_all_of_them() -> None:
+    value, real = torch.tensor([[[1.0], [2.0], [6.0]]]), torch.tensor([[True, True]])
+    assert mean_of_tokens(value, real, tokens_first=True).tolist() == [[3.0]]
+
+
+def test_validation_examples_are_filled_up_with_training_examples_of_texts_too() -> None:
+    first, second = examples({"text": ["a"]}, labels=[[0]]), examples({"text": ["b", "c"]}, labels=[[1], [0]])
+    joined = _joined(first, second)
+    assert isinstance(joined, TextExamples)
+    assert joined.columns == {"text": ("a", "b", "c")}
+    assert (len(joined), len(joined.labels)) == (3, 3)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from distil.core.errors import CompatibilityError
 from distil.losses import multilabel
 from distil.losses.logit import soft_target_kl
-from distil.losses.multilabel import binary_kl
+from distil.losses.multilabel import binary_cross_entropy, binary_kl
 
 TEMPERATURES = (0.5, 1.0, 4.0, 20.0)
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -200,6 +200,78 @@ def test_compiled_as_one_graph_the_value_is_the_same() -> None:
     student, teacher = randn(4, 6), randn(4, 6, seed=1)
     compiled = torch.compile(lambda s, t: binary_kl(s, t, temperature=2.0), fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(student, teacher), binary_kl(student, teacher, temperature=2.0))
+
+
+# labels of the data
+
+LABELS = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+
+
+def test_02_labels_one_value_an_example_the_sum_over_its_classes_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3)], [-math.log(3), 0.0]], dtype=torch.float64)
+    # yes with 1/2 and 3/4; yes with 1/4 and 1/2
+    found = binary_cross_entropy(logits, torch.tensor([[1, 1], [1, 0]]))
+    expected = [math.log(2) + math.log(4 / 3), math.log(4) + math.log(2)]
+    assert found.tolist() == pytest.approx(expected)
+    assert binary_cross_entropy(logits, torch.tensor([[0, 0], [0, 1]])).tolist() == pytest.approx(
+        [math.log(2) + math.log(4), math.log(4 / 3) + math.log(2)]
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32, torch.float64])
+def test_07_labels_are_met_as_torch_meets_them_whatever_their_type(dtype: torch.dtype) -> None:
+    logits = 3 * randn(3, 4)
+    expected = F.binary_cross_entropy_with_logits(logits, LABELS.double(), reduction="none").sum(dim=1)
+    torch.testing.assert_close(binary_cross_entropy(logits, LABELS.to(dtype)), expected)
+    each = Bernoulli(logits=logits).log_prob(LABELS.double())
+    torch.testing.assert_close(expected, -each.sum(dim=1))
+
+
+def test_07_labels_do_not_compete() -> None:
+    """No softmax: what is said of one class moves no other."""
+    leaf = randn(3, 4).requires_grad_()
+    binary_cross_entropy(leaf, LABELS).sum().backward()
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad, leaf.detach().sigmoid() - LABELS)
+
+
+def test_04_a_share_of_yes_is_met_at_its_own_odds() -> None:
+    share = torch.full((2, 3), 0.25, dtype=torch.float64)
+    at_odds = torch.full((2, 3), math.log(1 / 3), dtype=torch.float64, requires_grad=True)
+    value = binary_cross_entropy(at_odds, share)
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert value.tolist() == pytest.approx([3 * entropy] * 2)
+    value.sum().backward()
+    assert at_odds.grad is not None
+    assert float(at_odds.grad.abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_05_labels_extremes_are_finite_in_value_and_gradient(dtype: torch.dtype) -> None:
+    leaf = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], dtype=dtype, requires_grad=True)
+    value = binary_cross_entropy(leaf, torch.tensor([[1, 0], [1, 0]]))
+    value.sum().backward()
+    assert value.dtype == torch.promote_types(dtype, torch.float32)
+    assert value[0].item() == 0
+    assert value[1].item() == pytest.approx(2e4, rel=1e-2)
+    assert leaf.grad is not None
+    assert leaf.grad.tolist() == [[0, 0], [-1, 1]]
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (2, 0)])
+def test_13_labels_one_value_an_example_that_no_other_changes(batch: tuple[int, ...]) -> None:
+    logits, labels = randn(*batch, 4), (randn(*batch, 4, seed=1) > 0).long()
+    values = binary_cross_entropy(logits, labels)
+    assert values.shape == batch
+    rows = zip(logits.reshape(-1, 4), labels.reshape(-1, 4), strict=True)
+    for value, (row, answers) in zip(values.reshape(-1), rows, strict=True):
+        torch.testing.assert_close(binary_cross_entropy(row, answers), value)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 1), (1, 4), (4,)])
+def test_labels_of_another_shape_are_refused_and_never_repeated(shape: tuple[int, ...]) -> None:
+    with pytest.raises((CompatibilityError, TypeCheckError)):
+        binary_cross_entropy(randn(3, 4), torch.ones(*shape))
 
 
 def test_the_examples_in_the_docstrings_are_true() -> None:

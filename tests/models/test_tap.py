@@ -541,6 +541,52 @@ def test_outputs_of_some_examples() -> None:
     assert said.to("cpu").taps[Tap("a")].tolist() == [0, 1, 2]
 
 
+def test_11_outputs_of_some_tokens_are_those_of_the_true_places_row_by_row_and_have_no_taps() -> None:
+    logits = torch.arange(12.0).view(2, 3, 2)
+    said = Outputs(logits, {Tap("a"): torch.arange(6.0).view(2, 3)})
+    chosen = torch.tensor([[True, False, True], [False, True, False]])
+    some = said.rows(chosen)
+    assert some.logits.tolist() == [[0, 1], [4, 5], [8, 9]]
+    assert dict(some.taps) == {}
+    assert said.rows(torch.zeros_like(chosen)).logits.shape == (0, 2)
+
+
+def test_28_the_likeliest_classes_that_were_kept_go_along_with_their_examples_and_tokens() -> None:
+    classes = torch.tensor([[[1, 0], [2, 1]], [[0, 2], [1, 2]], [[2, 0], [0, 1]]])  # [examples, tokens, kept]
+    shares, rest = -classes.float(), torch.arange(6.0).view(3, 2)
+    said = Outputs(torch.empty(3, 2, 0), largest=(classes, shares, rest))
+    of_examples = said.rows(torch.tensor([2, 0])).largest
+    assert of_examples is not None
+    assert of_examples[0].tolist() == [classes[2].tolist(), classes[0].tolist()]
+    assert of_examples[2].tolist() == [[4, 5], [0, 1]]
+    of_tokens = said.rows(torch.tensor([[False, True], [True, False], [False, False]]))
+    assert of_tokens.logits.shape == (2, 0)
+    assert of_tokens.largest is not None
+    assert [value.tolist() for value in of_tokens.largest] == [[[2, 1], [0, 2]], [[-2, -1], [0, -2]], [1, 2]]
+    moved = said.to("meta")
+    assert moved.largest is not None
+    assert {value.device.type for value in (moved.logits, *moved.largest)} == {"meta"}
+    assert Outputs(torch.zeros(2, 3)).rows(torch.tensor([0])).largest is None
+
+
+def test_21_named_inputs_are_observed_as_they_are_and_counted_by_their_rows() -> None:
+    """A network that is called on two halves of a batch: its replicas are put together by the number of examples."""
+
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = nn.Linear(2, 3)
+
+        def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+            return torch.cat([self.inside(half) for half in inputs["values"].chunk(2)])
+
+    model, inputs = Halves(), {"values": torch.randn(4, 2), "attention_mask": torch.ones(4, 7)}
+    with Taps(model, [Tap("inside")]) as opened:
+        said = opened.observe(model, inputs)
+    torch.testing.assert_close(said.taps[Tap("inside")], model.inside(inputs["values"]))
+    torch.testing.assert_close(said.logits, said.taps[Tap("inside")])
+
+
 def test_the_example_in_the_docstring_is_true() -> None:
     results = doctest.testmod(module)
     assert results.attempted >= 3

@@ -1,5 +1,6 @@
 """Terms on attention, bound to real networks: each gives what its formula gives on the captured values."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -192,3 +193,42 @@ def test_a_written_layer_is_an_attention_layer_and_its_attention_is_meant() -> N
         bound(AttentionMaps(layers=pair({"at": "blocks.0.attn", "take": "output"})), vit(), vit())
     term = bound(QkvRelations(layers=pair(0.0), relation_heads=3), vit(), vit())
     assert term.student_taps[0].name == "blocks.0.attn"
+
+
+def disturbed(outputs: Outputs, mask: torch.Tensor, by: float) -> Outputs:
+    """Other values at tokens that are not real: as queries and as keys."""
+    taps = {}
+    for tap, value in outputs.taps.items():
+        beyond = (~mask)[:, None, :, None].expand_as(value)
+        if tap.take == "attention":
+            beyond = beyond | (~mask)[:, None, None, :]
+        taps[tap] = torch.where(beyond, by * (value + 1), value)
+    return Outputs(outputs.logits, taps)
+
+
+@pytest.mark.parametrize("config", TERMS)
+def test_11_the_mask_reaches_the_formula_and_padding_changes_neither_value_nor_gradient(config: Any) -> None:
+    student, teacher = vit(), vit(width=36, depth=4, seed=1)
+    term = bound(config, student, teacher)
+    whole = said(term, student, teacher)
+    assert whole.teacher is not None
+    mask = torch.arange(17) < torch.tensor([17, 9, 3, 1, 16, 5])[:, None]
+    found = []
+    for by in (1.0, 0.3, 7.0):
+        ours = disturbed(whole.student, mask, by)
+        leaves = {tap: value.detach().requires_grad_() for tap, value in ours.taps.items()}
+        heard = disturbed(whole.teacher, mask, by)
+        value = term(replace(whole, student=Outputs(ours.logits, leaves), teacher=heard, mask=mask))
+        gradients = torch.autograd.grad(value.sum(), list(leaves.values()))
+        found.append((value.detach(), gradients))
+        for tap, gradient in zip(leaves, gradients, strict=True):
+            keys = tap.take == "attention"
+            beyond = (~mask)[:, None, :, None] | ((~mask)[:, None, None, :] if keys else torch.tensor(False))
+            assert float(gradient.masked_fill(~beyond, 0.0).abs().max()) == 0
+    for value, gradients in found[1:]:
+        torch.testing.assert_close(value, found[0][0])
+        for gradient, expected in zip(gradients, found[0][1], strict=True):
+            torch.testing.assert_close(gradient, expected)
+    unmasked = term(replace(whole, mask=None))
+    assert not torch.allclose(unmasked[1:], found[0][0][1:], rtol=1e-3)
+    torch.testing.assert_close(found[0][0][0], unmasked[0])  # of the first all tokens are real

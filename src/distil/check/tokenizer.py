@@ -48,7 +48,8 @@ def check_tokenizers(
             facts_of(student, published=published), facts_of(candidate.network, published=candidate.published)
         )
     except CompatibilityError as error:
-        said, notes, is_same = f"{who}: {error}", (), False
+        reason = str(error) if for_tokens else str(error).partition(". ")[0]  # what to do is of no use to whole texts
+        said, notes, is_same = f"{who}: {reason}", (), False
     else:
         shared = f"vocabularies: {match.kind}; {match.num_shared:,} tokens shared"
         said, notes, is_same = f"{who}: {match if is_language else shared}", match.notes, match.kind != "subset"
