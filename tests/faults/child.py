@@ -16,7 +16,7 @@ FAULT_POINTS: dict[str, tuple[str, str, str]] = {
     "inside a save, before the rename": ("distil.train.checkpoint", "write_json", "after"),
     "inside a save, after the rename": ("distil.train.checkpoint", "_prune", "before"),
     "after a save": ("distil.train.loop", "save_checkpoint", "after"),
-    "inside a validation": ("distil.pipeline.training", "validation_metrics", "before"),
+    "inside a validation": ("distil.tasks.classification", "validation_metrics", "before"),
     "between a model and its commit": ("distil.pipeline.training", "save_file", "after"),
     "inside a commit": ("distil.core.files", "sync", "before"),
     "inside an evaluation": ("distil.pipeline.evaluation", "save_predictions", "torn"),

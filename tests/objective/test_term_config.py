@@ -18,9 +18,10 @@ def test_the_facts_about_a_term_are_complete_and_agree(kind: str) -> None:
     assert term.knowledge in get_args(KnowledgeKind)
     assert term.scope in ("example", "batch")
     assert term.needs_teacher == issubclass(term, TeacherTermConfig)
-    assert term.needs_labels or term.needs_teacher
+    from_pairs = kind == "embedding-contrast"  # of the data, which are no labels
+    assert term.needs_labels or term.needs_teacher or from_pairs
     assert term.targets
-    assert term.targets <= {"classes", "multi-label", "regression"}
+    assert term.targets <= {"classes", "multi-label", "regression", "embeddings"}
     assert term.summary == term.summary.strip().rstrip(".")
     assert term.source
 

@@ -12,6 +12,11 @@ from distil.recipe.load import parse_recipe, validate_recipe
 
 from .conftest import SHORT, problem_of, problems_of
 
+NO_SUCH_TASK = (
+    "there is no kind 'words'; known are image-classification, text-classification, multi-label, ranking, "
+    "token-classification, question-answering, sequence-to-sequence, causal-lm, masked-lm, sentence-embedding"
+)
+
 MANY = f"{', '.join(list(catalogue())[:3])} and {len(catalogue()) - 3} more, see distil methods"
 
 SENTENCES = [
@@ -26,8 +31,8 @@ SENTENCES = [
     ("training.optimizer.learning_rate=1", "training.optimizer", "the key kind is missing; known are adamw, sgd"),
     ("training.schedule=3", "training.schedule",
      "found 3; expected a kind (constant, cosine, one-cycle), or a mapping with the key kind"),
-    ("task=words", "task", "found 'words'; expected 'image-classification'"),
-    ("task={kind: words}", "task.kind", "found 'words'; expected 'image-classification'"),
+    ("task=words", "task", NO_SUCH_TASK),
+    ("task={kind: words}", "task.kind", NO_SUCH_TASK),
     # values
     ("training.epochs=five", "training.epochs", "found 'five'; expected a whole number"),
     ("training.epochs=true", "training.epochs", "found true; expected a whole number"),

@@ -18,7 +18,7 @@ def place(*path: str | int) -> Place:
 
 
 def test_a_tagged_union_has_kinds() -> None:
-    assert place("teacher", "model").kinds == ["mlp", "convnet", "timm", "torchvision", "module"]
+    assert place("teacher", "model").kinds == ["mlp", "convnet", "timm", "torchvision", "huggingface", "text-cnn", "module"]
     assert place("training", "schedule").kinds == ["constant", "cosine", "one-cycle"]
     assert place("objective", "anything").kinds == list(catalogue())
     assert place("controls", 3).kinds == ["scratch", "label-smoothing", "permuted-knowledge"]
@@ -32,7 +32,7 @@ def test_plain_unions_are_told_from_tagged_ones_and_from_none() -> None:
 
 
 def test_keys_of_a_mapping() -> None:
-    assert place("student").keys == ["inputs", "model"]
+    assert place("student").keys == ["from_teacher", "inputs", "model", "teacher"]
     assert set(RunSettings.model_fields) < set(Place((Recipe,)).keys)
     assert place("training", "epochs").keys == []
 

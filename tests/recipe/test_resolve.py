@@ -224,7 +224,7 @@ def test_a_control_that_stands_there_twice() -> None:
     text = SHORT + "controls:\n  - scratch\n  - {kind: scratch, training: {epochs: 5}}\n"
     problem = problem_of(text)
     assert (problem.where, problem.line) == ("controls.1", 13)
-    assert problem.what == "the control scratch stands here twice; one of each kind is trained"
+    assert problem.what == "there is an arm scratch already; give each control a name of its own"
 
 
 def test_terms_that_need_a_teacher_without_one() -> None:

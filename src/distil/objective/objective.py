@@ -119,12 +119,14 @@ class BoundObjective:
         self,
         terms: Mapping[str, Term],
         bound: Mapping[str, BoundTerm],
-        units: Mapping[str, Unit],
+        units: Mapping[str, Unit] | None = None,
         *,
         task: str,
-        view: str,
+        view: str = "student",
     ) -> None:
-        self._terms, self._bound, self._units = dict(terms), dict(bound), dict(units)
+        self._terms, self._bound = dict(terms), dict(bound)
+        whole: dict[str, Unit] = {name: "example" if each.student_taps else "answer" for name, each in bound.items()}
+        self._units = {**whole, **(units or {})}
         self._task, self._view = task, view
         self.module = nn.ModuleList(bound.values())
         self.weights = {name: term.weight for name, term in terms.items()}
