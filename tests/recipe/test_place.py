@@ -74,8 +74,7 @@ def test_a_problem_inside_a_plain_union_names_the_union() -> None:
     assert found.tried.is_list
 
 
-def test_a_string_that_stands_for_its_kind_has_no_key_kind() -> None:
-    assert locate(Recipe, ("task", "kind"), {"task": "other"}).path == ("task",)
+def test_a_mapping_with_a_kind_has_that_key() -> None:
     assert locate(Recipe, ("task", "kind"), {"task": {"kind": "other"}}).path == ("task", "kind")
 
 
