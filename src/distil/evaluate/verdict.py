@@ -142,7 +142,9 @@ def _resampled(
     """What is drawn again, and the mean of what was drawn: examples, or the sums and sizes of groups."""
     if groups is None or len(set(groups)) < 2:
         return (values,), np.mean
-    _, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    names = sorted(set(groups), key=lambda name: (len(name), name))  # whatever the order of the examples
+    place = {name: number for number, name in enumerate(names)}
+    numbers = np.array([place[name] for name in groups])
     sums, sizes = np.bincount(numbers, weights=values), np.bincount(numbers).astype(np.float64)
     return (sums, sizes), lambda total, size, axis=-1: total.sum(axis=axis) / size.sum(axis=axis)
 
