@@ -18,7 +18,15 @@ def place(*path: str | int) -> Place:
 
 
 def test_a_tagged_union_has_kinds() -> None:
-    assert place("teacher", "model").kinds == ["mlp", "convnet", "timm", "torchvision", "huggingface", "text-cnn", "module"]
+    assert place("teacher", "model").kinds == [
+        "mlp",
+        "convnet",
+        "timm",
+        "torchvision",
+        "huggingface",
+        "text-cnn",
+        "module",
+    ]
     assert place("training", "schedule").kinds == ["constant", "cosine", "one-cycle"]
     assert place("objective", "anything").kinds == list(catalogue())
     assert place("controls", 3).kinds == ["scratch", "label-smoothing", "permuted-knowledge"]
