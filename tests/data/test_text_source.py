@@ -299,7 +299,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(monkeypatch: py
         read(monkeypatch, [{"text": "a"}], label="label")
     for role in ("target", "answers", "score", "group"):
         with pytest.raises(DataError, match=rf"no column '{role}'"):
-            read(monkeypatch, [{"text": "a"}], **{role: role})
+            read(monkeypatch, [{"text": "a"}], test=None, **{role: role})
 
 
 @pytest.mark.parametrize(("value", "found"), [(None, "NoneType"), (3, "int"), (["a", None], "list")])

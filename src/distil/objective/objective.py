@@ -125,8 +125,10 @@ class BoundObjective:
         view: str = "student",
     ) -> None:
         self._terms, self._bound = dict(terms), dict(bound)
-        whole: dict[str, Unit] = {name: "example" if each.student_taps else "answer" for name, each in bound.items()}
-        self._units = {**whole, **(units or {})}
+        self._units: dict[str, Unit] = {}
+        for name, each in bound.items():
+            self._units[name] = "example" if each.student_taps else "answer"
+        self._units.update(units or {})
         self._task, self._view = task, view
         self.module = nn.ModuleList(bound.values())
         self.weights = {name: term.weight for name, term in terms.items()}
