@@ -28,6 +28,7 @@ from distil.pipeline.context import Context
 from distil.pipeline.teacher import Faculty
 from distil.recipe.recipe import Recipe
 from distil.recipe.resolve import resolve
+from distil.tasks.config import ImageClassificationConfig
 from distil.train.loop import Trained, Training, train
 from tests.check.text_fixture import recipe_of
 
@@ -199,7 +200,7 @@ def test_32_the_test_split_has_no_say_in_the_winner(monkeypatch: pytest.MonkeyPa
 
     def evaluate(context: Any, faculty: Any, students: Mapping[str, list[str]]) -> Any:
         said = {
-            name: [SimpleNamespace(correct=np.array([True, False, True]))] * len(group)
+            name: [SimpleNamespace(values=np.array([True, False, True]))] * len(group)
             for name, group in students.items()
         }
         return SimpleNamespace(students=said)
@@ -207,8 +208,9 @@ def test_32_the_test_split_has_no_say_in_the_winner(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(league, "train_student", train_student)
     monkeypatch.setattr(league, "evaluate", evaluate)
     arms = dict.fromkeys(("tests", "validates", "plain"))
+    tasks = {"main": ImageClassificationConfig()}
     context = object.__new__(Context)
-    object.__setattr__(context, "recipe", SimpleNamespace(seeds=(3, 0, 7), arms=arms, margin=0.005))
+    object.__setattr__(context, "recipe", SimpleNamespace(seeds=(3, 0, 7), arms=arms, margin=0.005, tasks=tasks))
     faculty = object.__new__(Faculty)
     table = {"rows": rows, "plain": "plain", "best_control": None}
     confirmed = league._confirm(context, faculty, table)
@@ -400,7 +402,7 @@ def test_of_a_metric_of_which_less_is_better_a_smaller_one_is_a_positive_differe
     plain = rows["distilled"]["mean"]
     for name in methods:
         assert rows[name]["against_plain"]["difference"] == pytest.approx(plain - rows[name]["mean"])
-        stored = load_values(result.directory / f"arms/{name}/seed-0/predictions/values.parquet").values
+        stored = load_values(result.directory / f"arms/{name}/seed-0/values.parquet").values
         assert rows[name]["mean"] == pytest.approx(stored.mean())
     assert table["confirmation"]["method"] == min(methods, key=lambda name: rows[name]["validation"])
     assert table["best_control"] == "scratch"

@@ -1,4 +1,7 @@
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from distil.core.inputs import join_rows, move, num_rows, real_tokens, shapes_of, take_rows
 
@@ -15,9 +18,10 @@ def test_the_number_of_examples() -> None:
 
 
 def test_rows_are_taken_of_every_tensor_alike() -> None:
-    assert torch.equal(take_rows(IMAGES, slice(1, 3)), IMAGES[1:3])
+    images: Any = take_rows(IMAGES, slice(1, 3))
+    assert torch.equal(images, IMAGES[1:3])
     for rows in (slice(1, 3), torch.tensor([1, 2]), torch.tensor([False, True, True])):
-        taken = take_rows(TEXTS, rows)
+        taken: Any = take_rows(TEXTS, rows)
         assert list(taken) == list(TEXTS)
         assert {name: taken[name].tolist() for name in TEXTS} == {
             "input_ids": [[2, 3, 0], [2, 6, 3]],
@@ -26,9 +30,12 @@ def test_rows_are_taken_of_every_tensor_alike() -> None:
 
 
 def test_what_is_moved_has_the_same_names_and_values() -> None:
-    assert torch.equal(move(IMAGES, "cpu"), IMAGES)
-    assert move(IMAGES, "meta").device.type == "meta"
-    moved = move(TEXTS, "meta")
+    here, images, moved = (move(*each) for each in ((IMAGES, "cpu"), (IMAGES, "meta"), (TEXTS, "meta")))
+    assert isinstance(here, Tensor)
+    assert torch.equal(here, IMAGES)
+    assert isinstance(images, Tensor)
+    assert images.device.type == "meta"
+    assert not isinstance(moved, Tensor)
     assert {name: (value.device.type, tuple(value.shape)) for name, value in moved.items()} == {
         "input_ids": ("meta", (3, 3)),
         "attention_mask": ("meta", (3, 3)),
@@ -41,19 +48,21 @@ def test_shapes_are_those_of_one_example() -> None:
 
 
 def test_pieces_are_joined_in_order_and_shorter_texts_filled_at_the_end() -> None:
-    assert torch.equal(join_rows([IMAGES[:3], IMAGES[3:]]), IMAGES)
+    images: Any = join_rows([IMAGES[:3], IMAGES[3:]])
+    assert torch.equal(images, IMAGES)
     longer = {
         "input_ids": torch.tensor([[2, 7, 7, 7, 3]]),
         "attention_mask": torch.ones(1, 5, dtype=torch.int64),
     }
-    joined = join_rows([TEXTS, longer])
+    joined: Any = join_rows([TEXTS, longer])
     assert joined["input_ids"].tolist() == [[2, 5, 3, 0, 0], [2, 3, 0, 0, 0], [2, 6, 3, 0, 0], [2, 7, 7, 7, 3]]
     assert joined["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1] * 5]
 
 
 def test_sides_and_windows_are_joined_along_their_tokens() -> None:
     short, long = torch.ones(1, 2, 3, dtype=torch.int64), torch.full((2, 2, 4), 5)
-    joined = join_rows([{"input_ids": short}, {"input_ids": long}])["input_ids"]
+    both: Any = join_rows([{"input_ids": short}, {"input_ids": long}])
+    joined = both["input_ids"]
     assert joined.shape == (3, 2, 4)
     assert joined[0].tolist() == [[1, 1, 1, 0], [1, 1, 1, 0]]
     assert torch.equal(joined[1:], long)

@@ -231,7 +231,7 @@ def test_12_a_decoder_reads_from_its_start_and_says_the_target_with_its_end() ->
     assert found.positions.tolist() == [[True] * 4 + [False], [True] * 3 + [False] * 2, [True] * 5]
     assert torch.equal(found.present, found.positions)
     assert found.inputs is not None
-    read = found.inputs["model"]
+    read: Any = found.inputs["model"]
     assert read["decoder_input_ids"].tolist() == [
         [PAD, START, BLUE, RED, PAD],
         [PAD, START, GREEN, PAD, PAD],
@@ -243,8 +243,7 @@ def test_12_a_decoder_reads_from_its_start_and_says_the_target_with_its_end() ->
 def test_all_networks_read_the_same_targets_beside_their_own_inputs() -> None:
     student, teacher = decoding(), decoding(max_length=3)
     made = {"student": student(WRITTEN.columns), "teacher": teacher(WRITTEN.columns)}
-    found = writer().targets(Read(WRITTEN, {"student": student, "teacher": teacher}, made)).inputs
-    assert found is not None
+    found: Any = writer().targets(Read(WRITTEN, {"student": student, "teacher": teacher}, made)).inputs
     assert torch.equal(found["student"]["decoder_input_ids"], found["teacher"]["decoder_input_ids"])
     assert found["teacher"]["input_ids"].shape == (3, 3)
     assert "decoder_input_ids" not in made["student"]

@@ -167,14 +167,13 @@ def test_hidden_tokens_are_said_and_neither_special_ones_nor_padding() -> None:
     assert not mask[:, 0].any()
     assert not (mask & (plain < MASK)).any()
     assert found.inputs is not None
-    read = found.inputs["student"]
+    read: Any = found.inputs["student"]
     assert torch.equal(read["input_ids"][~mask], plain[~mask])
     assert torch.equal(read["attention_mask"], WIDE(examples.columns)["attention_mask"])
 
 
 def test_all_networks_read_the_same_hidden_text() -> None:
-    found = targets_of(MASKED, LONG, WIDE, pass_seed=1, teacher=view(max_length=16, type_ids=True)).inputs
-    assert found is not None
+    found: Any = targets_of(MASKED, LONG, WIDE, pass_seed=1, teacher=view(max_length=16, type_ids=True)).inputs
     assert torch.equal(found["student"]["input_ids"], found["teacher"]["input_ids"])
     assert "token_type_ids" in found["teacher"]
     assert bool((found["student"]["input_ids"] == MASK).any())
@@ -182,10 +181,9 @@ def test_all_networks_read_the_same_hidden_text() -> None:
 
 def test_31_equal_passes_hide_the_same_and_each_pass_something_else() -> None:
     one, again, other = (targets_of(MASKED, LONG, WIDE, pass_seed=seed) for seed in (3, 3, 4))
-    assert one.inputs is not None
-    assert again.inputs is not None
+    read: list[Any] = [each.inputs for each in (one, again)]
     assert torch.equal(mask_of(one), mask_of(again))
-    assert torch.equal(one.inputs["student"]["input_ids"], again.inputs["student"]["input_ids"])
+    assert torch.equal(read[0]["student"]["input_ids"], read[1]["student"]["input_ids"])
     assert not torch.equal(mask_of(one), mask_of(other))
     rows = mask_of(one)
     assert not torch.equal(rows[0], rows[1]), "equal texts of other examples hide other tokens"

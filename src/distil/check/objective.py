@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from distil.check.finding import Finding
+from distil.check.sample import affordable
 from distil.check.student import VIEW
 from distil.check.teacher import Candidate
 from distil.core.seeds import derive
 from distil.data.batch import Batch
 from distil.data.config import TextConfig
-from distil.data.example import Splits
+from distil.data.example import Splits, TextExamples
 from distil.data.feed import Feed
 from distil.knowledge.response import Responses, looks_like_probabilities
 from distil.models.tap import Taps
@@ -51,7 +52,9 @@ def check_objective(
         targets=task.targets,
         seed=derive("check"),
     )
-    batch = feed.batch(0)
+    asked = [network.description, *(teachers[name].network.description for name in objective.requires.teacher_outputs)]
+    whole = feed.batch(0)
+    batch = affordable(whole, asked) if isinstance(splits.students, TextExamples) else whole
     knowledge = {
         name: teachers[name].frozen.observe(batch, taps) for name, taps in objective.requires.teacher_taps.items()
     }
@@ -70,7 +73,8 @@ def check_objective(
         for name, (value, norm) in norms.items()
     )
     caveat = f" (teacher {', '.join(untrained)} is untrained here, so its terms will be larger)" if untrained else ""
-    yield Finding("fine", f"{where}, first batch: {listed}{caveat}")
+    cut = "" if len(batch) == len(whole) else f" ({len(batch)} examples of it)"
+    yield Finding("fine", f"{where}, first batch{cut}: {listed}{caveat}")
     pulls = [norm for _, norm in norms.values() if norm > 0]
     if not untrained and len(pulls) > 1 and max(pulls) > TOO_UNEQUAL * min(pulls):
         yield Finding(

@@ -16,6 +16,7 @@ from distil.models.huggingface_network import HuggingFaceNetwork
 from distil.tasks.task import Task
 
 TEXTS = 4
+MOST_TOKENS = 48  # of a text; the longest of them padded once more is enough
 PADDING = 2  # places beside the longest text
 BOUND = 1e-3  # of an output, relative to the largest one where that is below 1
 TINY = 1e-12
@@ -122,7 +123,8 @@ def _texts(examples: Examples, view: TextView, task: Task) -> list[Tokens]:
     }
     lengths = flat["attention_mask"].sum(dim=1).tolist()
     rows = [row for row, length in enumerate(lengths) if length > 0][:TEXTS]
-    ends = [max(1, min(lengths[row], view.max_length - PADDING) - place) for place, row in enumerate(rows)]
+    most = min(MOST_TOKENS, view.max_length - PADDING)
+    ends = [max(1, min(lengths[row], most) - place) for place, row in enumerate(rows)]
     return [
         {
             name: value[row : row + 1] if name == "decoder_input_ids" else value[row : row + 1, :end]
