@@ -325,9 +325,6 @@ def test_a_verdict_over_groups_is_less_sure() -> None:
     assert verdict.against["a"] == together
 
 
-@pytest.mark.xfail(
-    strict=True, reason="verdict.bootstrap_intervals: where all groups have the same mean, the interval is not a number"
-)
 def test_groups_that_all_have_the_same_mean_give_that_mean() -> None:
     values, groups = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]), list("aaabbb")
     assert bootstrap_intervals(values, confidences=[0.95], groups=groups) == [pytest.approx((1 / 3, 1 / 3))]

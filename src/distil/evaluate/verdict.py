@@ -112,11 +112,13 @@ def bootstrap_intervals(
 ) -> list[Interval]:
     """Intervals of the mean by the bias-corrected and accelerated bootstrap (Efron 1987), all from one resampling.
 
-    The resampling is fixed. Where all values are equal there is nothing to resample, and the interval is that value.
+    The resampling is fixed. Where all values, or the means of all groups, are equal there is nothing to resample, and
+    the interval is that value.
     """
-    if np.ptp(values) <= ROUNDING * np.abs(values).max():
-        return [(float(values[0]), float(values[0]))] * len(confidences)
     data, statistic = _resampled(values, groups)
+    drawn = data[0] / data[1] if len(data) > 1 else data[0]
+    if np.ptp(drawn) <= ROUNDING * np.abs(values).max():
+        return [(float(drawn[0]), float(drawn[0]))] * len(confidences)
     intervals: list[Interval] = []
     resampled = None
     for confidence in confidences:
