@@ -33,6 +33,11 @@ SENTENCES = [
      "found 3; expected a kind (constant, cosine, one-cycle), or a mapping with the key kind"),
     ("task=words", "task", NO_SUCH_TASK),
     ("task={kind: words}", "task.kind", NO_SUCH_TASK),
+    ("task=text-clasification", "task", "there is no kind 'text-clasification'; did you mean 'text-classification'?"),
+    ("student.inputs.tokenizer=wordpeice", "student.inputs.tokenizer",
+     "there is no kind 'wordpeice'; did you mean 'wordpiece'?"),
+    ("student.inputs.tokenizer=words", "student.inputs.tokenizer",
+     "there is no kind 'words'; known are huggingface, characters, wordpiece, bpe"),
     # values
     ("training.epochs=five", "training.epochs", "found 'five'; expected a whole number"),
     ("training.epochs=true", "training.epochs", "found true; expected a whole number"),

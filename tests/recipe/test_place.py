@@ -32,6 +32,13 @@ def test_a_tagged_union_has_kinds() -> None:
     assert place("controls", 3).kinds == ["scratch", "label-smoothing", "permuted-knowledge"]
 
 
+def test_a_class_may_stand_for_several_kinds() -> None:
+    assert place("student", "inputs", "tokenizer").kinds == ["huggingface", "characters", "wordpiece", "bpe"]
+    found = locate(Recipe, ("student", "inputs", "tokenizer", "bpe", "size"))
+    assert found.path == ("student", "inputs", "tokenizer", "size")
+    assert place("student", "inputs", "tokenizer").member("bpe").keys == ["kind", "lowercase", "size"]
+
+
 def test_plain_unions_are_told_from_tagged_ones_and_from_none() -> None:
     assert place("student", "inputs", "size").is_plain_union
     assert not place("student", "model").is_plain_union
@@ -67,23 +74,22 @@ def test_a_string_is_expanded_as_the_classes_expand_it(path: tuple[str, ...], sh
 
 def test_kinds_in_pydantics_locations_are_not_keys() -> None:
     """A term named like its kind, and a model with an unknown key named like its kind."""
-    value = {"objective": {"soft-targets": {"kind": "soft-targets", "temperature": -1}}}
-    found = locate(Recipe, ("objective", "soft-targets", "soft-targets", "temperature"), value)
+    found = locate(Recipe, ("objective", "soft-targets", "soft-targets", "temperature"))
     assert found.path == ("objective", "soft-targets", "temperature")
-    value = {"teacher": {"model": {"kind": "mlp", "mlp": {"mlp": 1}}}}
-    assert locate(Recipe, ("teacher", "model", "mlp", "mlp"), value).path == ("teacher", "model", "mlp")
+    assert locate(Recipe, ("teacher", "model", "mlp", "mlp")).path == ("teacher", "model", "mlp")
 
 
 def test_a_problem_inside_a_plain_union_names_the_union() -> None:
-    value = {"student": {"inputs": {"size": [0, 1]}}}
-    found = locate(Recipe, ("student", "inputs", "size", "tuple[constrained-int, constrained-int]", 0), value)
+    found = locate(Recipe, ("student", "inputs", "size", "tuple[constrained-int, constrained-int]", 0))
     assert found.path == ("student", "inputs", "size", 0)
     assert found.union == ("student", "inputs", "size")
     assert found.tried.is_list
 
 
 def test_a_mapping_with_a_kind_has_that_key() -> None:
-    assert locate(Recipe, ("task", "kind"), {"task": {"kind": "other"}}).path == ("task", "kind")
+    """Of a union the kind chooses the class, and pydantic names the union; here there is one class, and its key."""
+    found = locate(Recipe, ("stages", 0, "kind"))
+    assert found.path == ("stages", 0, "kind")
 
 
 def test_value_at() -> None:

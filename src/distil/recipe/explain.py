@@ -73,9 +73,7 @@ def explain(error: ValidationError, model: type[BaseModel], written: Written) ->
         model: that was validated.
         written: what was validated.
     """
-    findings = [
-        _Finding(details, locate(model, details["loc"], written.value)) for details in error.errors(include_url=False)
-    ]
+    findings = [_Finding(details, locate(model, details["loc"])) for details in error.errors(include_url=False)]
     sentences: dict[Path, str] = {}
     for path, what in _sentences(_without_consequences(findings), model, written.value):
         sentences.setdefault(path, what)
@@ -159,7 +157,7 @@ def _path_and_sentence(finding: _Finding, model: type[BaseModel], value: Any) ->
     found, context = details["input"], details.get("ctx", {})
     match details["type"]:
         case "extra_forbidden":
-            beside = locate(model, details["loc"][:-1], value).place
+            beside = locate(model, details["loc"][:-1]).place
             return path, f"unknown key{did_you_mean(str(path[-1]), beside.keys)}"
         case "missing":
             return path, "missing; it must be given"

@@ -30,9 +30,9 @@ class Place:
     @property
     def kinds(self) -> list[str]:
         """What the key ``kind`` may be; empty where there is no choice."""
-        return (
-            [str(_kind(member)) for member in self.members] if len(self.members) > 1 and not self.is_plain_union else []
-        )
+        if len(self.members) < 2 or self.is_plain_union:
+            return []
+        return [kind for member in self.members for kind in _kinds(member)]
 
     @property
     def keys(self) -> list[str]:
@@ -61,7 +61,7 @@ class Place:
     def member(self, label: str | int) -> "Place":
         """One of several types by the label that pydantic gives it: the kind, or the name of the type."""
         for member in self.members:
-            if _is_model(member) and (_kind(member) == label or member.__name__ in str(label)):
+            if _is_model(member) and (label in _kinds(member) or member.__name__ in str(label)):
                 return Place((member,))
             if get_origin(member) is tuple and str(label).startswith("tuple"):
                 return Place((member,))
@@ -91,13 +91,12 @@ def place_of(annotation: Any, metadata: Sequence[Any] = ()) -> Place:
     return Place((annotation,), _expanders(metadata))
 
 
-def locate(model: type[BaseModel], location: Sequence[str | int], value: Any) -> Location:
+def locate(model: type[BaseModel], location: Sequence[str | int]) -> Location:
     """Where a problem that pydantic found stands as the user wrote it.
 
     Args:
         model: that was validated.
         location: from pydantic, which also lists the kinds and types of the unions it went through.
-        value: that was validated.
     """
     place: Place | None = Place((model,))
     path: list[str | int] = []
@@ -113,10 +112,7 @@ def locate(model: type[BaseModel], location: Sequence[str | int], value: Any) ->
             place = member
         elif step != "[key]":
             place = place.inner(step)
-            if step == "kind" and isinstance(value, str):
-                continue  # the string stands for its kind
             path.append(step)
-            value = value_at(value, (step,))
     return Location(tuple(path), place or Place(()), union, tried or Place(()))
 
 
@@ -159,6 +155,7 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _kind(model: type[BaseModel]) -> str | None:
+def _kinds(model: type[BaseModel]) -> tuple[str, ...]:
+    """What the key ``kind`` of one class may be."""
     field = model.model_fields.get("kind")
-    return field.default if field is not None else None
+    return get_args(field.annotation) if field is not None else ()
