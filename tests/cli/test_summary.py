@@ -246,6 +246,11 @@ def league_lines(capsys: pytest.CaptureFixture[str], **changes: Any) -> list[str
     return [line.rstrip() for line in out.splitlines()]
 
 
+def test_a_league_of_a_metric_of_which_less_is_better_starts_with_the_least(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = league_lines(capsys, metric="bits_per_byte", higher_is_better=False)
+    assert [line.split()[0] for line in lines[1:4]] == ["scratch", "distilled", "vid"]
+
+
 def test_a_league_has_one_line_for_each_method_best_first(capsys: pytest.CaptureFixture[str]) -> None:
     lines = league_lines(capsys)
     assert lines[0].split() == [

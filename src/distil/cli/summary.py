@@ -52,7 +52,8 @@ def print_league(table: Mapping[str, Any], page: Path) -> None:
         shown.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for name in ("word", f"against {table['best_control'] or 'no control'}", "step", "activations"):
         shown.add_column(name, justify="right", no_wrap=True)
-    for row in sorted((row for row in table["rows"] if row["status"] == "done"), key=lambda row: -row["mean"]):
+    done = [row for row in table["rows"] if row["status"] == "done"]
+    for row in sorted(done, key=lambda row: row["mean"], reverse=table.get("higher_is_better", True)):
         plain, control, cost = row["against_plain"], row["against_control"], row["cost"]
         shown.add_row(
             row["name"] if row["role"] == "method" else f"{row['name']} ({row['role']})",
