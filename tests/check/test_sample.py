@@ -4,6 +4,7 @@ from distil.check.sample import LEAST, MOST, sample_for, spread, whole_groups
 from distil.data.example import TextExamples
 from distil.models.describe import ModelDescription
 from distil.tasks.classification import Classification
+from distil.tasks.config import RankingConfig
 from distil.tasks.language import Ranking
 
 
@@ -36,4 +37,4 @@ def test_an_expensive_model_is_asked_less_and_never_about_fewer_than_the_least()
     assert (size(0), size(10**9), size(10**15)) == (MOST, 100, LEAST)
     groups = tuple(f"question {number // 100}" for number in range(3_000))
     costly = ModelDescription(num_classes=2, multiply_accumulates=10**15)
-    assert len(sample_for(costly, examples(3_000, groups), Ranking())) == 100
+    assert len(sample_for(costly, examples(3_000, groups), Ranking(RankingConfig()))) == 100

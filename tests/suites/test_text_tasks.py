@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from distil.core.errors import RecipeError
 from distil.pipeline.run import RunResult, run
+from distil.pipeline.shipped import load
 from distil.recipe.load import parse_recipe
 
 WORDS = ["red", "blue", "green", "old", "new", "small", "large", "warm", "cold", "dry"]
@@ -148,6 +151,17 @@ def test_a_task_runs_from_recipe_to_report(kind: str, tmp_path: Path) -> None:
     assert evaluation["metrics"][METRICS[kind]] == pytest.approx(verdict["arms"]["distilled"]["mean"])
     assert result.report.is_file()
     assert "student before training" in verdict["baselines"]
+
+
+def test_a_bi_encoder_ranks_by_embeddings_and_its_student_keeps_its_layers_and_its_scale(tmp_path: Path) -> None:
+    result = run_task("ranking", tmp_path, task={"kind": "ranking", "scorer": "bi-encoder"})
+    assert result.verdict["metric"] == "hit_at_1"
+    assert result.verdict["test_examples"] == 6
+    state = load_file(tmp_path / "run/student/model.safetensors")
+    shipped = load(tmp_path / "run").model.state_dict()
+    assert all(torch.equal(value, shipped[name]) for name, value in state.items())
+    assert state["scale"].item() != 20.0
+    assert {name.split(".")[0] for name in state} == {"sides", "scale", "bias"}
 
 
 def test_a_sequence_to_sequence_student_of_its_own_learns_from_a_larger_one(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distil.tasks.side import KnownTokens, Sides, Windows
+from distil.tasks.side import BiEncoder, KnownTokens, Sides, Windows
 
 
 class Sum(nn.Module):
@@ -47,6 +47,21 @@ def test_the_same_projection_meets_another_number_of_features() -> None:
 
 def test_no_projection_is_learned_where_the_widths_agree() -> None:
     assert list(Sides(Sum(), width=2, features=2).parameters()) == []
+
+
+def test_two_texts_belong_together_by_the_cosine_of_their_embeddings() -> None:
+    model = BiEncoder(Sides(Sum(), width=2, features=2))
+    assert {name for name, _ in model.named_parameters()} == {"scale", "bias"}
+    with torch.no_grad():
+        model.scale.fill_(4.0)
+        model.bias.fill_(-1.0)
+    found = model(PAIRS)
+    first = (3 * 15 + 2 * 3) / (13**0.5 * 234**0.5)  # (3, 2) and (15, 3)
+    second = (7 * 9 + 1 * 2) / (50**0.5 * 85**0.5)  # (7, 1) and (9, 2)
+    torch.testing.assert_close(found, torch.tensor([[0, 4 * first - 1], [0, 4 * second - 1]]))
+    found[:, 1].sum().backward()
+    assert model.scale.grad is not None
+    torch.testing.assert_close(model.scale.grad, torch.tensor(first + second))
 
 
 class Scores(nn.Module):

@@ -79,6 +79,7 @@ FACTS: list[tuple[TaskConfig, str, set[str]]] = [
     (TextClassificationConfig(), "classes", {"one_class"}),
     (MultiLabelConfig(), "classes", set()),
     (RankingConfig(), "classes", {"values_of_groups"}),
+    (RankingConfig(scorer="bi-encoder"), "embedding", {"values_of_groups"}),
     (TokenClassificationConfig(), "token-classes", {"answers_for_tokens"}),
     (QuestionAnsweringConfig(), "spans", {"fixed_length"}),
     (SequenceToSequenceConfig(), "seq2seq", {"answers_for_tokens"}),

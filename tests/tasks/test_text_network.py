@@ -133,9 +133,6 @@ def test_a_model_without_a_tokenizer_is_told_to_name_one() -> None:
             text_view(model, InputsConfig(), examples=EXAMPLES, task=TASK)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=KeyError, reason="text_network._tokenizer: columns are looked up before the check"
-)
 def test_a_column_that_is_not_there_is_named() -> None:
     with pytest.raises(CompatibilityError, match="body"):
         made(TextClassificationConfig(), how=inputs(columns=("text", "body")))
@@ -293,11 +290,6 @@ def test_12_a_decoder_starts_from_padding_where_its_settings_name_nothing() -> N
     assert pretrained.generation_config.decoder_start_token_id == view.pad_id
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="text_network._give_a_start: a T5 drawn at random ends at its class's token 1, which is [UNK] here",
-)
 def test_12_a_decoder_drawn_at_random_ends_where_its_tokenizer_ends_a_text() -> None:
     made_network = network(make_task(SequenceToSequenceConfig()), replace(ONE, wanted={"target": tuple(TEXTS)}), "t5")
     view = made_network.view
@@ -306,6 +298,18 @@ def test_12_a_decoder_drawn_at_random_ends_where_its_tokenizer_ends_a_text() -> 
     pretrained: Any = made_network.model.pretrained
     assert pretrained.generation_config.eos_token_id == encoding.ids[-1]
     assert view.end_id == encoding.ids[-1]
+
+
+def test_12_an_end_that_the_settings_name_stays_and_a_tokenizer_without_one_is_refused() -> None:
+    task, examples = make_task(SequenceToSequenceConfig()), replace(ONE, wanted={"target": tuple(TEXTS)})
+    view = network(task, examples, "t5", eos_token_id=7).view
+    assert isinstance(view, TextView)
+    assert view.end_id == 7
+    plain = text_view(config("t5"), inputs(), examples=ONE, task=task)
+    content = json.loads(plain.tokenizer.to_str()) | {"post_processor": None}
+    bare = replace(plain, tokenizer=type(plain.tokenizer).from_str(json.dumps(content)), _known={})
+    with pytest.raises(ModelError, match="it puts no token at the end of a text"):
+        build_text_model(config("t5"), bare, num_outputs=None, task=task, seed=0, weights=None)
 
 
 def test_a_network_that_says_nothing_of_its_input_reads_as_before() -> None:

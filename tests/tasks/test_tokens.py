@@ -128,12 +128,9 @@ def test_a_text_without_anything_to_say_has_a_value_all_the_same() -> None:
     )
     assert found.values.shape == (4,)
     assert found.values[3] == 0
-    assert found.metrics["document_bits_per_byte"] == pytest.approx(found.values[:3].mean())
+    assert found.metrics["document_bits_per_byte"] == pytest.approx(found.values.mean())
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="tokens.CausalLanguageModel.measure: the headline leaves empty texts out"
-)
 def test_36_the_headline_is_the_mean_of_the_values_also_with_an_empty_text() -> None:
     task, reader = CausalLanguageModel(), view(max_length=6, fixed=True)
     answers = [[8.0, 4.0], [8.0, 4.0], [8.0, 4.0], [2.0, 1.0]]
@@ -141,11 +138,8 @@ def test_36_the_headline_is_the_mean_of_the_values_also_with_an_empty_text() -> 
     assert found.values.mean() == pytest.approx(found.metrics["document_bits_per_byte"])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="tokens.CausalLanguageModel.measure: only empty texts divide by 0 without a word"
-)
 def test_texts_of_which_none_has_a_byte_to_say_are_refused() -> None:
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="none of 1 texts has a byte that could be predicted"):
         CausalLanguageModel().measure(scores([[2.0, 1.0]]), make_texts({"text": [""]}), view(fixed=True))
 
 
@@ -341,9 +335,6 @@ def test_an_answer_that_does_not_stand_at_its_place_is_refused() -> None:
         targets_of(ANSWERING, wrong, WINDOWED)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="tokens.QuestionAnswering.targets: data.labels hides nothing of answers"
-)
 def test_11_answers_that_may_not_be_seen_are_absent() -> None:
     hidden = ASKED.hide_labels(torch.tensor([False, True, True]))
     assert targets_of(ANSWERING, hidden, WINDOWED).present.any(dim=1).tolist() == [False, True, False]
@@ -391,7 +382,6 @@ def test_11_answers_of_batches_with_other_windows_are_measured_alike() -> None:
     assert task.measure(kept, ASKED, WINDOWED).values[:2].tolist() == [1, 1]
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="FrozenTeacher.keep: batches of other windows do not join")
 def test_what_a_teacher_says_of_contexts_of_other_lengths_is_kept() -> None:
     task = QuestionAnswering(QuestionAnsweringConfig(stride=2))
     task.evaluation_batch = 1  # type: ignore[misc]
@@ -402,6 +392,7 @@ def test_what_a_teacher_says_of_contexts_of_other_lengths_is_kept() -> None:
 
     kept = FrozenTeacher("teacher", Flat()).keep(task.batches(ASKED, {"teacher": WINDOWED}), ())
     assert kept.ids.tolist() == [0, 1, 2]
+    assert kept.outputs.logits.isfinite().sum(dim=2).tolist() == [[24, 24], [8, 8], [16, 16]]
 
 
 def test_chinese_answers_are_compared_by_characters() -> None:

@@ -31,7 +31,7 @@ def make_task(config: TaskConfig) -> Task:
         case MultiLabelConfig():
             return MultiLabel()
         case RankingConfig():
-            return Ranking()
+            return Ranking(config)
         case TokenClassificationConfig():
             return TokenClassification(config)
         case QuestionAnsweringConfig():

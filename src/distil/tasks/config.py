@@ -8,9 +8,14 @@ from distil.core.config import Config, Count, Probability, StringIsKind
 
 
 class AnyTaskConfig(Config):
-    """What every task has: ``target`` is the kind of target, which terms must be made for."""
+    """What every task has.
+
+    ``target`` is the kind of target, which terms must be made for; ``answers_are_places``: targets belong to tokens of
+    the text as it stands, so that no augmentation may move them.
+    """
 
     target: ClassVar[str] = "classes"
+    answers_are_places: ClassVar[bool] = False
 
 
 class ImageClassificationConfig(AnyTaskConfig):
@@ -37,10 +42,13 @@ class RankingConfig(AnyTaskConfig):
     """The right one among the candidates of a group, such as the sentence that answers a question: two classes."""
 
     kind: Literal["ranking"] = "ranking"
+    scorer: Literal["cross-encoder", "bi-encoder"] = "cross-encoder"  # both texts in one; the cosine of two embeddings
 
 
 class TokenClassificationConfig(AnyTaskConfig):
     """A tag for each word; the first piece of a word answers for it."""
+
+    answers_are_places = True
 
     kind: Literal["token-classification"] = "token-classification"
     tags: Literal["entities", "plain"] = "entities"  # entities: O, B-TYPE, I-TYPE, counted whole
@@ -48,6 +56,8 @@ class TokenClassificationConfig(AnyTaskConfig):
 
 class QuestionAnsweringConfig(AnyTaskConfig):
     """Start and end of the answer in a context; a long context is read in windows that overlap."""
+
+    answers_are_places = True
 
     kind: Literal["question-answering"] = "question-answering"
     stride: Count = 64  # tokens that two windows share
@@ -58,6 +68,8 @@ class QuestionAnsweringConfig(AnyTaskConfig):
 class SequenceToSequenceConfig(AnyTaskConfig):
     """A text written from a text: translation, summary."""
 
+    answers_are_places = True
+
     kind: Literal["sequence-to-sequence"] = "sequence-to-sequence"
     max_target_tokens: Count = 128
     num_beams: Count = 1
@@ -67,11 +79,15 @@ class SequenceToSequenceConfig(AnyTaskConfig):
 class CausalLanguageModelConfig(AnyTaskConfig):
     """The next token of a text."""
 
+    answers_are_places = True
+
     kind: Literal["causal-lm"] = "causal-lm"
 
 
 class MaskedLanguageModelConfig(AnyTaskConfig):
     """The tokens of a text that are masked."""
+
+    answers_are_places = True
 
     kind: Literal["masked-lm"] = "masked-lm"
     probability: Annotated[Probability, Field(gt=0)] = 0.15

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distil.core.errors import CompatibilityError, ModelError
+from distil.core.seeds import seeded
 from distil.data.config import InputsConfig
 from distil.data.example import Examples
 from distil.data.text_view import TextView
@@ -46,7 +47,7 @@ def build_student(
         teachers: with the weights that they teach with.
         teacher: that it is cut from; None: the only one.
         examples: whose classes it is for.
-        seed: of the initial weights of a network of its own.
+        seed: of initial weights that no teacher gives.
         task: that it is for.
 
     Raises:
@@ -61,13 +62,13 @@ def build_student(
     name = teacher if teacher is not None else next(iter(teachers))
     if name not in teachers:
         raise CompatibilityError(f"student.teacher: there is no teacher {name!r}; there are {', '.join(teachers)}")
-    return cut_network(teachers[name], from_teacher, inputs, examples=examples, task=task)
+    return cut_network(teachers[name], from_teacher, inputs, examples=examples, task=task, seed=seed)
 
 
 def cut_network(
-    teacher: Network, config: ShrinkConfig, inputs: InputsConfig, *, examples: Examples, task: Task
+    teacher: Network, config: ShrinkConfig, inputs: InputsConfig, *, examples: Examples, task: Task, seed: int = 0
 ) -> Network:
-    """A smaller network with the teacher's own weights and its tokenizer."""
+    """A smaller network with the teacher's own weights and its tokenizer; the seed is of a projection of its own."""
     whole = next((each for each in teacher.model.modules() if isinstance(each, HuggingFaceNetwork)), None)
     if whole is None or not isinstance(teacher.view, TextView):
         raise ModelError("student.from_teacher: the teacher is no model of kind huggingface; give student.model")
@@ -90,12 +91,25 @@ def cut_network(
         normalise=whole.normalise,
     )
     expected = task.num_outputs(examples)
-    model = for_task(smaller, task, num_tokens=view.tokenizer.get_vocab_size())
+    with seeded(seed):
+        model = for_task(smaller, task, num_tokens=view.tokenizer.get_vocab_size())
+    _keep_surroundings(model, teacher.model)
     return described_network(model, view, examples=examples, task=task, expected=expected, who="student")
 
 
+def _keep_surroundings(student: nn.Module, teacher: nn.Module) -> None:
+    """What a task adds to a network of transformers, such as a projection, is the teacher's where it has that shape."""
+    theirs = dict(teacher.named_parameters())
+    for name, parameter in student.named_parameters():
+        known = theirs.get(name)
+        if "pretrained." not in name and known is not None and known.shape == parameter.shape:
+            parameter.data.copy_(known.data)
+
+
 def _reading_by(view: TextView, tokenizer: Any) -> TextView:
-    return replace(view, tokenizer=tokenizer, _known={})
+    """The view with another tokenizer, in which the padding may have another number."""
+    padding = tokenizer.token_to_id(view.tokenizer.id_to_token(view.pad_id))
+    return replace(view, tokenizer=tokenizer, pad_id=0 if padding is None else padding, _known={})
 
 
 def _batches(examples: Examples, view: TextView) -> Iterator[dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 """Tasks whose answer is for a whole text: labels, the right candidate, an embedding, a text."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from distil.losses.logit import label_cross_entropy
 from distil.losses.multilabel import binary_cross_entropy
 from distil.tasks import multi_label, ranking, sentence_embedding, sequence_to_sequence
 from distil.tasks.classification import Classification
-from distil.tasks.config import SentenceEmbeddingConfig, SequenceToSequenceConfig
+from distil.tasks.config import RankingConfig, SentenceEmbeddingConfig, SequenceToSequenceConfig
 from distil.tasks.multi_label import example_f1, multi_label_metrics
 from distil.tasks.ranking import rank_groups, ranking_metrics
 from distil.tasks.score import Scores
@@ -70,6 +71,10 @@ class MultiLabel(Task):
         metrics = multi_label_metrics(scores.logits, targets)
         return Measured(example_f1(scores.logits, targets), {**metrics, "negative_log_likelihood": likelihood})
 
+    def describe(self, view: AnyView, class_names: Sequence[str]) -> dict[str, object]:
+        """Each class has a probability of its own."""
+        return super().describe(view, class_names) | {"output": {"name": "logits", "activation": "sigmoid"}}
+
 
 def several_labels(examples: Examples) -> Tensor:
     """1 for each class of an example, 0 elsewhere."""
@@ -86,6 +91,9 @@ class Ranking(Classification):
     metric = ranking.METRIC
     one_class = False
     values_of_groups = True
+
+    def __init__(self, config: RankingConfig) -> None:
+        self.head = "embedding" if config.scorer == "bi-encoder" else "classes"
 
     def targets(self, read: Read) -> Targets:
         return class_targets(read)
@@ -160,11 +168,12 @@ class SequenceToSequence(Task):
         assert isinstance(view, TextView)
         made = self._decoder_targets(view, wanted(read.examples, "target", "target"))
         inputs = {name: {**_named(each), "decoder_input_ids": made.input_ids} for name, each in read.inputs.items()}
-        return Targets(values=made.labels, present=made.mask, positions=made.mask, inputs=inputs)
+        present = made.mask & read.examples.labelled.unsqueeze(1)
+        return Targets(values=made.labels, present=present, positions=made.mask, inputs=inputs)
 
     def _decoder_targets(self, view: TextView, texts: tuple[Any, ...]) -> Any:
         limit = self._config.max_target_tokens
-        rows = [view.tokenizer.encode(text).ids for text in texts]
+        rows = [view.uncut.encode(text).ids for text in texts]
         rows = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in rows]
         length = max(map(len, rows))
         ids = torch.tensor([row + [view.pad_id] * (length - len(row)) for row in rows])

@@ -5,7 +5,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,52 +50,9 @@ class Span(NamedTuple):
     window: int
 
 
-def windowing(tokenizer: Any, *, max_length: int, overlap: int) -> Callable[[str, str], list[Any]]:
-    """What cuts a context into windows of at most ``max_length`` tokens, with the question and special tokens in each.
-
-    Args:
-        tokenizer: of `tokenizers`; it is copied and not changed.
-        max_length: tokens of a window, those of the question and the special ones counted.
-        overlap: context tokens that a window shares with the one before it.
-
-    Returns:
-        From question and context to the encodings of the windows, in the order of the context. It raises DataError
-        where the question leaves no room for a window.
-    """
-    plain, cutting = (type(tokenizer).from_str(tokenizer.to_str()) for _ in range(2))
-    plain.no_padding()
-    plain.no_truncation()
-    cutting.no_padding()
-    cutting.enable_truncation(max_length, stride=overlap, strategy="only_second")
-
-    def windows(question: str, context: str) -> list[Any]:
-        lengths = [len(plain.encode(text, add_special_tokens=False).ids) for text in (question, context)]
-        room = max_length - cutting.num_special_tokens_to_add(True) - lengths[0]
-        if room < lengths[1] and room <= overlap:  # the library would panic, past any `except`
-            raise DataError(
-                f"a question has {lengths[0]} tokens and leaves room for {max(room, 0)} of its context in a window of "
-                f"{max_length}; windows that share {overlap} need more. Raise max_length or lower the overlap. "
-                f"The question: {question!r}"
-            )
-        encoding = cutting.encode(question, context)
-        return [encoding, *encoding.overflowing]
-
-    return windows
-
-
 def context_mask(encoding: Any) -> Bool[Tensor, " tokens"]:
     """Which tokens are of the context: the second text of the pair."""
     return torch.tensor([sequence == 1 for sequence in encoding.sequence_ids])
-
-
-def require_answer(context: str, answer_start: int, answer_text: str) -> None:
-    """Raises DataError where the answer does not stand in the context at its place, counted in code points."""
-    found = context[answer_start : answer_start + len(answer_text)] if answer_start >= 0 else ""
-    if not answer_text.strip() or found != answer_text:
-        raise DataError(
-            f"an answer should be {answer_text!r} at character {answer_start} of its context, where {found!r} stands; "
-            "answer_start counts characters (Unicode code points) from 0, not bytes or words"
-        )
 
 
 def answer_positions(encoding: Any, answer_start: int, answer_text: str) -> tuple[int, int] | None:
@@ -116,16 +73,6 @@ def answer_positions(encoding: Any, answer_start: int, answer_text: str) -> tupl
         return None
     inside = [place for place in places if encoding.offsets[place][0] < end and encoding.offsets[place][1] > start]
     return (inside[0], inside[-1]) if inside else None
-
-
-def window_targets(encoding: Any, answer_start: int, answer_text: str) -> tuple[int, int]:
-    """The positions of the answer; where the window does not hold it, twice the first token that is not padding.
-
-    That token is [CLS] or its like: the established sign for no answer here (Devlin et al. 2018, arXiv:1810.04805,
-    section 4.3).
-    """
-    found = answer_positions(encoding, answer_start, answer_text)
-    return found if found is not None else (encoding.attention_mask.index(1),) * 2
 
 
 def best_spans(windows: Sequence[Window], *, max_answer_tokens: int, top_n: int = 1) -> list[Span]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Sides(nn.Module):
@@ -29,6 +30,35 @@ class Sides(nn.Module):
         num_texts = inputs["input_ids"].shape[1]
         each = {name: value.flatten(0, 1) for name, value in inputs.items()}
         return self.projection(self.network(each)).unflatten(0, (-1, num_texts)).flatten(1)
+
+
+class BiEncoder(nn.Module):
+    r"""Whether two texts belong together, by the cosine of their embeddings.
+
+    .. math:: z = (0, s \cos(u, v) + b)
+
+    with the scale s and the bias b learned: the embeddings of a text do not depend on what it is compared with.
+
+    Args:
+        sides: which embeds both texts of an example.
+
+    Source: Reimers and Gurevych 2019, arXiv:1908.10084 (two texts apart, compared by the cosine); scale and bias of a
+    sigmoid as in Zhai et al. 2023, arXiv:2303.15343.
+    """
+
+    def __init__(self, sides: Sides) -> None:
+        super().__init__()
+        self.sides = sides
+        self.scale, self.bias = nn.Parameter(torch.tensor(20.0)), nn.Parameter(torch.tensor(-10.0))
+
+    @property
+    def pretrained(self) -> object:
+        return self.sides.pretrained
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch 2"]:
+        first, second = self.sides(inputs).chunk(2, dim=1)
+        fits = self.scale * F.cosine_similarity(first, second, dim=1) + self.bias
+        return torch.stack([torch.zeros_like(fits), fits], dim=1)
 
 
 class Windows(nn.Module):

@@ -1,7 +1,7 @@
 """A task: what should be said about an example, what is kept of what a network says, and how good that is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
@@ -49,7 +49,7 @@ class Task(ABC):
 
     metric: str
     higher_is_better: ClassVar[bool] = True
-    head: ClassVar[Head] = "classes"
+    head: Head = "classes"
     target: ClassVar[str] = "classes"
     evaluation_batch: ClassVar[int] = 64
     answers_for_tokens: ClassVar[bool] = False
@@ -81,6 +81,10 @@ class Task(ABC):
     def test_view(self, view: AnyView, examples: Examples) -> AnyView:  # noqa: ARG002
         """How a network reads what it is measured on; ``view`` is how it reads what it is taught or teaches by."""
         return view
+
+    def describe(self, view: AnyView, class_names: Sequence[str]) -> dict[str, object]:
+        """The content of ``labels_and_preprocessing.json`` of a network that reads by this view."""
+        return view.describe(class_names)
 
     def signed(self, value: float) -> float:
         """The metric such that higher is better."""

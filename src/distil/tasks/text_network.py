@@ -11,7 +11,7 @@ from distil.core.errors import CompatibilityError, ModelError
 from distil.core.seeds import seeded
 from distil.data.config import HuggingFaceTokenizerConfig, InputsConfig, TokenizerConfig, TrainedTokenizerConfig
 from distil.data.example import TextExamples
-from distil.data.text_view import TextView
+from distil.data.text_view import TextView, require_columns
 from distil.data.tokenizer import bpe_tokenizer, character_tokenizer, load_tokenizer, pad_id, wordpiece_tokenizer
 from distil.models.config import FileWeights, ModelConfig, WeightsConfig
 from distil.models.huggingface import load_pretrained
@@ -20,8 +20,8 @@ from distil.models.huggingface_network import HuggingFaceNetwork
 from distil.models.load import load_weights
 from distil.models.text import TextCnn
 from distil.models.text_config import HuggingFaceModelConfig, TextCnnConfig
-from distil.tasks.language import SentenceEmbedding
-from distil.tasks.side import KnownTokens, Sides, Windows
+from distil.tasks.language import Ranking, SentenceEmbedding
+from distil.tasks.side import BiEncoder, KnownTokens, Sides, Windows
 from distil.tasks.task import Task
 from distil.tasks.tokens import QuestionAnswering
 
@@ -41,14 +41,21 @@ def text_view(
         own: the view of the network that this one is cut from.
 
     Raises:
-        CompatibilityError: a setting is for images.
+        CompatibilityError: a setting is for images, the data have no such column, or a network that is cut from another
+            is to have a tokenizer of its own.
         ModelError: there is no tokenizer.
     """
     if inputs.of_images:
         raise CompatibilityError(f"inputs.{inputs.of_images[0]} is for images, and the data are texts; remove it")
     columns = inputs.columns if inputs.columns is not None else tuple(examples.columns)
+    require_columns(columns, examples.columns)
     length = inputs.max_length if inputs.max_length is not None else (own.max_length if own else MAX_LENGTH)
-    if own is not None and inputs.tokenizer is None:
+    if own is not None:
+        if inputs.tokenizer is not None:
+            raise CompatibilityError(
+                "student.inputs.tokenizer: a student with the teacher's weights reads by the teacher's tokenizer; "
+                "remove it"
+            )
         return replace(own, columns=columns, max_length=length, tokenizer=_copy(own.tokenizer), _known={})
     tokenizer = _copy(_tokenizer(model, inputs.tokenizer, examples, columns))
     return TextView(
@@ -80,9 +87,12 @@ def build_text_model(
     with seeded(seed):
         match config:
             case HuggingFaceModelConfig():
+                classes = None if task.head == "embedding" else num_outputs
                 network = load_pretrained(
-                    config, head=task.head, num_outputs=num_outputs, vocabulary_size=size, pad_token_id=view.pad_id
+                    config, head=task.head, num_outputs=classes, vocabulary_size=size, pad_token_id=view.pad_id
                 )
+                if task.head == "seq2seq" and config.config is not None and "eos_token_id" not in config.config:
+                    _give_an_end(network, view)
                 model = for_task(network, task, num_tokens=size)
             case TextCnnConfig():
                 if task.head != "classes":
@@ -115,6 +125,8 @@ def for_task(model: HuggingFaceNetwork, task: Task, *, num_tokens: int) -> nn.Mo
         case SentenceEmbedding():
             width: int = settings.hidden_size
             return Sides(model, width=width, features=task.features or width)
+        case Ranking() if task.head == "embedding":
+            return BiEncoder(Sides(model, width=settings.hidden_size, features=settings.hidden_size))
         case QuestionAnswering():
             return Windows(model)
         case _ if task.head in ("causal-lm", "masked-lm", "seq2seq"):
@@ -131,6 +143,19 @@ def _give_a_start(model: HuggingFaceNetwork) -> None:
         settings.decoder_start_token_id = settings.pad_token_id
         generation: Any = model.pretrained.generation_config  # type: ignore[union-attr]
         generation.decoder_start_token_id = settings.pad_token_id
+
+
+def _give_an_end(model: HuggingFaceNetwork, view: TextView) -> None:
+    """A decoder drawn at random ends where its tokenizer ends a text, and not at a number of its class's own."""
+    encoding = view.uncut.encode("a")
+    if not encoding.ids or not encoding.special_tokens_mask[-1]:
+        raise ModelError(
+            "inputs.tokenizer: it puts no token at the end of a text, so a decoder that is drawn at random could not "
+            "learn where to stop; take one that does, such as {kind: wordpiece, size: 8000}"
+        )
+    settings: Any = model.pretrained.config
+    generation: Any = model.pretrained.generation_config  # type: ignore[union-attr]
+    settings.eos_token_id = generation.eos_token_id = encoding.ids[-1]
 
 
 def with_facts_of(view: TextView, model: nn.Module) -> TextView:

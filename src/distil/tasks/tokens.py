@@ -11,6 +11,7 @@ from distil.core.inputs import Inputs
 from distil.data.batch import Batch
 from distil.data.example import Examples
 from distil.data.feed import TASK, AnyView, Read, Targets
+from distil.data.text_source import require_answer
 from distil.data.text_view import TextView
 from distil.tasks import causal_language_modelling, masked_language_modelling, question_answering, token_classification
 from distil.tasks.causal_language_modelling import (
@@ -34,7 +35,7 @@ from distil.tasks.question_answering import (
     answer_positions,
     answer_values,
     best_spans,
-    require_answer,
+    context_mask,
 )
 from distil.tasks.score import Scores
 from distil.tasks.task import Measured, Task
@@ -80,11 +81,15 @@ class CausalLanguageModel(Task):
         texts = texts_of(examples).columns[view.columns[0]]
         num_bytes = np.array([_predicted(text, view) for text in texts])
         counted = num_bytes > 0
-        values = np.zeros(len(nats))  # of a text without anything to predict; all models must have as many values
+        if not counted.any():
+            raise DataError(
+                f"none of {len(texts)} texts has a byte that could be predicted; each needs two tokens or more"
+            )
+        values = np.zeros(len(nats))  # a text without anything to predict costs nothing, whatever the model
         values[counted] = bits_per_byte(nats[counted], num_bytes[counted])
         metrics = language_model_metrics(nats[counted], tokens[counted].astype(np.int64), num_bytes[counted])
         likelihood = float(nats.sum() / max(tokens.sum(), 1))
-        return Measured(values, {**metrics, "negative_log_likelihood": likelihood})
+        return Measured(values, {**metrics, self.metric: float(values.mean()), "negative_log_likelihood": likelihood})
 
 
 def _predicted(text: str, view: TextView) -> int:
@@ -209,9 +214,10 @@ class QuestionAnswering(Task):
             _place(windows, answer, view.max_length, context)
             for windows, answer, context in zip(view.windows(texts), answers, texts[view.columns[1]], strict=True)
         ]
-        known = torch.tensor([place is not None for place in found]).unsqueeze(1).expand(-1, 2)
+        known = torch.tensor([place is not None for place in found]) & read.examples.labelled
         values = torch.tensor([place or (0, 0) for place in found])
-        return Targets(values, present=known, positions=torch.ones_like(known))
+        positions = torch.ones(len(found), 2, dtype=torch.bool)
+        return Targets(values, present=known.unsqueeze(1) & positions, positions=positions)
 
     def measure(self, scores: Scores, examples: Examples, view: AnyView) -> Measured:
         assert isinstance(view, TextView)
@@ -232,7 +238,7 @@ class QuestionAnswering(Task):
                 logits[0, number * length : number * length + len(encoding.ids)],
                 logits[1, number * length : number * length + len(encoding.ids)],
                 encoding.offsets,
-                torch.tensor([each == 1 for each in encoding.sequence_ids]),
+                context_mask(encoding),
             )
             for number, encoding in enumerate(windows)
         ]
