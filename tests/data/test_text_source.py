@@ -15,7 +15,7 @@ from distil.core.errors import DataError
 from distil.data import text_source as module
 from distil.data.config import TextConfig, ValidationConfig
 from distil.data.example import TextExamples
-from distil.data.text_source import CANDIDATE, cut, read_texts, split_sentences
+from distil.data.text_source import CANDIDATE, cut, read_texts, require_answer, split_sentences
 
 datasets = pytest.importorskip("datasets")
 
@@ -69,7 +69,6 @@ def test_sentences_leave_out_nothing_but_space(text: str) -> None:
         assert text[start:].lstrip().startswith(sentence)
 
 
-@pytest.mark.xfail(strict=True, reason="text_source.split_sentences: the place is that of the space before a sentence")
 @pytest.mark.parametrize("text", [" One. Two.", "第一。 第二。"])
 def test_the_place_of_a_sentence_is_that_of_its_first_character(text: str) -> None:
     for start, sentence in split_sentences(text):
@@ -175,18 +174,34 @@ def test_a_question_without_an_answer_is_named(answers: dict[str, Any], monkeypa
         read(monkeypatch, rows, text=("question", "context"), answers="answers", layout="answer-sentences")
 
 
-@pytest.mark.xfail(strict=True, reason="text_source._answer_sentences: max() of no sentence is a ValueError")
 def test_a_context_without_a_sentence_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [SQUAD[0], {**SQUAD[1], "context": " "}]
     with pytest.raises(DataError, match="row 1"):
         read(monkeypatch, rows, text=("question", "context"), answers="answers", layout="answer-sentences")
 
 
-@pytest.mark.xfail(strict=True, reason="text_source._answer_sentences: require_answer is not asked; any place is taken")
 def test_an_answer_that_does_not_stand_at_its_place_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [SQUAD[0], {**SQUAD[1], "answers": {"text": ["很好"], "answer_start": [60]}}]
     with pytest.raises(DataError, match="row 1"):
         read(monkeypatch, rows, text=("question", "context"), answers="answers", layout="answer-sentences")
+
+
+def test_an_answer_that_is_not_where_it_should_be_is_refused() -> None:
+    context = "Ada Lovelace wrote it in London."
+    require_answer(context, 25, "London")
+    for start, text, found in [(24, "London", "' Londo'"), (-6, "ondon.", "''"), (25, "", "''")]:
+        with pytest.raises(DataError, match=rf"at character {start} of its context, where {found} stands"):
+            require_answer(context, start, text)
+
+
+def test_an_answer_with_a_space_before_it_is_in_the_sentence_of_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"question": "Who?", "context": " One came. Ada left.", "answers": {"text": [" Ada"], "answer_start": [10]}}
+    ]
+    settings: dict[str, Any] = {"text": ("question", "context"), "answers": "answers", "layout": "answer-sentences"}
+    assert read(monkeypatch, rows, **settings)["train"].labels.tolist() == [0, 1]
+    rows[0]["answers"] = {"text": [" One"], "answer_start": [0]}
+    assert read(monkeypatch, rows, **settings)["train"].labels.tolist() == [1, 0]
 
 
 # classes
@@ -268,7 +283,6 @@ def test_words_have_a_tag_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert train.wanted == {"labels": ([0, 1], [0])}
 
 
-@pytest.mark.xfail(strict=True, reason="text_source._examples: of several labels the row said is the place in the list")
 def test_one_of_several_labels_that_is_no_class_is_named_with_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"text": "a", "label": ["red"]}, {"text": "b", "label": ["warm"]}]
     with pytest.raises(DataError, match="split test, row 1: the label is 'cold'"):
@@ -321,7 +335,6 @@ def test_a_split_that_is_not_there_or_empty_is_named(monkeypatch: pytest.MonkeyP
         read_texts(TextConfig(path="colours"))
 
 
-@pytest.mark.xfail(strict=True, reason="TextConfig: settings that a layout or chunk_bytes leaves aside are not refused")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -336,7 +349,9 @@ def test_a_split_that_is_not_there_or_empty_is_named(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_a_setting_without_effect_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(
+        ValidationError, match=r"; remove (label|target|group|answers, layout|class_names)|text must be one column"
+    ):
         TextConfig(path="colours", **settings)
 
 

@@ -227,6 +227,22 @@ def test_what_a_text_was_read_as_is_remembered_and_right_the_second_time() -> No
     assert torch.equal(again["input_ids"], first["input_ids"].flip(0))
 
 
+@pytest.mark.parametrize(("columns", "added"), [(("text",), 2), (("question", "context"), 3)])
+def test_a_length_that_special_tokens_fill_is_refused(columns: tuple[str, ...], added: int) -> None:
+    with pytest.raises(
+        CompatibilityError, match=rf"inputs\.max_length is {added}, and the tokenizer adds {added} special"
+    ):
+        view(*columns, max_length=added)
+    assert view(*columns, max_length=added + 1).max_length == added + 1
+    assert view("question", "context", max_length=3, apart=True).max_length == 3  # each text stands alone
+
+
+def test_texts_are_taken_whole_beside_the_view_s_length() -> None:
+    reader = view(max_length=4)
+    assert len(reader.uncut.encode("red blue green old").ids) == 6
+    assert reader({"text": ["red blue green old"]})["input_ids"].shape == (1, 4)
+
+
 # facts for others
 
 

@@ -515,3 +515,10 @@ def test_a_smoothing_that_follows_validation_needs_validation() -> None:
     )
     with pytest.raises(RecipeError, match="it follows the validation loss"):
         resolve(recipe)
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "masked-lm", "token-classification", "question-answering"])
+def test_a_change_of_texts_is_refused_where_targets_are_places_in_them(task: str) -> None:
+    overrides = ["data={kind: text, path: texts}", f"task={task}", "training.augmentation=[transfer]"]
+    found = [str(problem) for problem in problems_of(SHORT, *overrides)]
+    assert any(f"transfer moves the words of a text, and the targets of {task} are places" in each for each in found)

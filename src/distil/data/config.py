@@ -132,6 +132,23 @@ class TextConfig(SourceConfig):
             raise ValueError(f"train, validation and test must be different splits; they are {names}")
         return self
 
+    @model_validator(mode="after")
+    def _all_have_an_effect(self) -> "TextConfig":
+        given = [
+            name
+            for name in ("label", "target", "answers", "score", "class_names", "group")
+            if getattr(self, name) is not None
+        ]
+        if self.chunk_bytes is not None:
+            idle = given if self.layout == "rows" else [*given, "layout"]
+            if idle or not isinstance(self.text, str):
+                what = f"remove {', '.join(idle)}" if idle else "text must be one column"
+                raise ValueError(f"chunk_bytes joins the texts of all rows and nothing else of them; {what}")
+        elif self.layout == "answer-sentences" and given != ["answers"]:
+            idle = [name for name in given if name != "answers"]
+            raise ValueError(f"layout answer-sentences has classes and groups of its own; remove {', '.join(idle)}")
+        return self
+
     @property
     def text_columns(self) -> tuple[str, ...]:
         return (self.text,) if isinstance(self.text, str) else self.text

@@ -99,6 +99,9 @@ class Feed:
         self._order_config, self._targets, self._batch_size = order, targets, batch_size
         self._epoch_of_order, self._rows = -1, torch.empty(0, dtype=torch.int64)
         self._bounds = batch_bounds(len(self._order(0)), batch_size)
+        for config in self._chain:
+            if isinstance(config, TransferConfig) and config.mask > 0:
+                _require_mask(config, self._views)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,7 +114,10 @@ class Feed:
         rows = self._order(epoch)[start:end]
         examples = self._examples.select(rows)
         raw = changed(examples, self._chain, seed=self._seed, epoch=epoch)
-        return make_batch(examples, raw, self._views, self._targets, pass_seed=derive("pass", self._seed, epoch))
+        batch = make_batch(examples, raw, self._views, self._targets, pass_seed=derive("pass", self._seed, epoch))
+        if self._chain and batch.positions:
+            raise _places_move(self._chain[0].kind)
+        return batch
 
     def _order(self, epoch: int) -> Tensor:
         if self._epoch_of_order != epoch:
@@ -197,12 +203,31 @@ def changed(examples: Examples, chain: Sequence[AugmentationConfig], *, seed: in
     if isinstance(examples, ImageExamples) and not for_texts:
         return augment(raw, examples.ids, chain=for_images, seed=seed, epoch=epoch)
     if isinstance(examples, TextExamples) and not for_images:
+        if any(isinstance(values[0], list) for values in examples.columns.values()):
+            raise _places_move(for_texts[0].kind)
         for position, config in enumerate(for_texts):
             raw = _transferred(raw, examples.ids, config, seed=derive("augmentation", seed, epoch, position))
         return raw
     wrong = for_images[0].kind if isinstance(examples, TextExamples) else for_texts[0].kind
     found = "texts" if isinstance(examples, TextExamples) else "images"
     raise CompatibilityError(f"training.augmentation: {wrong} does not change {found}; remove it")
+
+
+def _require_mask(config: TransferConfig, views: Mapping[str, AnyView]) -> None:
+    """A name that the tokenizer does not know is cut into pieces like any word, and hides nothing."""
+    for name, view in views.items():
+        if isinstance(view, TextView) and len(view.uncut.encode(config.mask_token, add_special_tokens=False).ids) != 1:
+            raise CompatibilityError(
+                f"training.augmentation: {config.kind} puts {config.mask_token} in place of words, which is no token "
+                f"for the tokenizer of {name!r}; set mask_token to its own mask or unknown token, or mask to 0"
+            )
+
+
+def _places_move(kind: str) -> CompatibilityError:
+    return CompatibilityError(
+        f"training.augmentation: {kind} moves the words of a text, and the targets of this task are places in it; "
+        "remove it"
+    )
 
 
 def make_inputs(raw: Any, views: Mapping[str, AnyView]) -> dict[str, Inputs]:

@@ -46,11 +46,22 @@ def split_sentences(text: str) -> list[tuple[int, str]]:
     """
     pieces: list[tuple[int, str]] = []
     start = 0
-    for end in [match.span() for match in _SENTENCE_END.finditer(text)] + [(len(text), len(text))]:
-        if sentence := text[start : end[0]].strip():
-            pieces.append((start, sentence))
-        start = end[1]
+    for end, following in [match.span() for match in _SENTENCE_END.finditer(text)] + [(len(text), len(text))]:
+        piece = text[start:end]
+        if sentence := piece.strip():
+            pieces.append((start + len(piece) - len(piece.lstrip()), sentence))
+        start = following
     return pieces
+
+
+def require_answer(context: str, answer_start: int, answer_text: str) -> None:
+    """Raises DataError where the answer does not stand in the context at its place, counted in code points."""
+    found = context[answer_start : answer_start + len(answer_text)] if answer_start >= 0 else ""
+    if not answer_text.strip() or found != answer_text:
+        raise DataError(
+            f"an answer should be {answer_text!r} at character {answer_start} of its context, where {found!r} stands; "
+            "answer_start counts characters (Unicode code points) from 0, not bytes or words"
+        )
 
 
 def cut(text: str, size: int) -> Iterator[str]:
@@ -99,10 +110,11 @@ def _examples(split: Any, config: TextConfig, class_names: Sequence[str], first_
         wanted = {}
     else:
         groups = None if config.group is None else [str(value) for value in values[config.group]]
-        if config.label is not None and isinstance(values[config.label][0], list):
-            wanted["labels"] = [_numbers(row, class_names, where) for row in values[config.label]]
-        elif config.label is not None:
-            labels = _numbers(values[config.label], class_names, where)
+        rows = values[config.label] if config.label is not None else []
+        if rows and isinstance(rows[0], list):
+            wanted["labels"] = [_numbers(row, class_names, f"{where}, row {at}") for at, row in enumerate(rows)]
+        else:
+            labels = [_numbers([row], class_names, f"{where}, row {at}")[0] for at, row in enumerate(rows)]
     size = len(next(iter(texts.values())))
     return TextExamples(
         ids=torch.arange(first_id, first_id + size),
@@ -143,7 +155,12 @@ def _answer_sentences(
     for row, (question, context, answers) in enumerate(rows):
         if not answers.get("answer_start"):
             raise DataError(f"{where}, row {row}: no answer; layout answer-sentences needs one for every question")
-        place = answers["answer_start"][0]
+        place, text = answers["answer_start"][0], answers["text"][0]
+        try:
+            require_answer(context, place, text)
+        except DataError as error:
+            raise DataError(f"{where}, row {row}: {error}") from error
+        place += len(text) - len(text.lstrip())
         starts = split_sentences(context)
         right = max(index for index, (start, _) in enumerate(starts) if start <= place)
         for index, (_, sentence) in enumerate(starts):
@@ -188,10 +205,10 @@ def _numbers(values: Sequence[Any], class_names: Sequence[str], where: str) -> l
     """Class numbers of numbers or names."""
     by_name = {name: number for number, name in enumerate(class_names)}
     numbers = [by_name.get(value, -1) if isinstance(value, str) else value for value in values]
-    for row, number in enumerate(numbers):
+    for value, number in zip(values, numbers, strict=True):
         if not isinstance(number, int) or not 0 <= number < len(class_names):
             raise DataError(
-                f"{where}, row {row}: the label is {values[row]!r}, and there are {len(class_names)} classes "
+                f"{where}: the label is {value!r}, and there are {len(class_names)} classes "
                 f"({', '.join(class_names[:8])}); remove the row or name its class"
             )
     return numbers

@@ -46,6 +46,12 @@ class TextView:
     _known: dict[Row, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        special = self.tokenizer.num_special_tokens_to_add(len(self.columns) == 2 and not self.apart)
+        if self.max_length <= special:
+            raise CompatibilityError(
+                f"inputs.max_length is {self.max_length}, and the tokenizer adds {special} special tokens, so nothing "
+                "of a text would be read; give it more"
+            )
         self.tokenizer.no_padding()
         if self.overlap is None:
             self.tokenizer.enable_truncation(self.max_length)
@@ -60,6 +66,13 @@ class TextView:
     def digest(self) -> str:
         """sha256 of the tokenizer: views of equal digest and length read texts alike."""
         return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
+
+    @functools.cached_property
+    def uncut(self) -> Any:
+        """A copy of the tokenizer that takes texts whole."""
+        copy = type(self.tokenizer).from_str(self.tokenizer.to_str())
+        copy.no_truncation()
+        return copy
 
     def reads_like(self, other: "TextView") -> bool:
         """Whether the two give the same tokens for the same example."""
@@ -131,9 +144,7 @@ class TextView:
         }
 
     def _rows(self, texts: Mapping[str, Sequence[Any]]) -> list[Row]:
-        missing = [name for name in self.columns if name not in texts]
-        if missing:
-            raise CompatibilityError(f"inputs.columns: the data have no text {missing[0]!r}; they have {sorted(texts)}")
+        require_columns(self.columns, texts)
         columns = [[tuple(v) if isinstance(v, list) else v for v in texts[name]] for name in self.columns]
         return list(zip(*columns, strict=True))
 
@@ -150,7 +161,7 @@ class TextView:
 
     def _refuse_no_room(self, row: Row) -> None:
         """The library would panic, past any ``except``."""
-        plain = self._plain
+        plain = self.uncut
         question, context = (len(plain.encode(text, add_special_tokens=False).ids) for text in row)
         room = self.max_length - plain.num_special_tokens_to_add(True) - question
         if self.overlap is not None and room < context and room <= self.overlap:
@@ -159,12 +170,6 @@ class TextView:
                 f"{self.max_length}; windows that share {self.overlap} need more. Raise inputs.max_length or lower "
                 f"task.stride. The question: {row[0]!r}"
             )
-
-    @functools.cached_property
-    def _plain(self) -> Any:
-        plain = type(self.tokenizer).from_str(self.tokenizer.to_str())
-        plain.no_truncation()
-        return plain
 
     def _filled(
         self, rows: list[list[Any]], most: int, length: int, part: Callable[[Any], list[int]], filling: int
@@ -176,3 +181,10 @@ class TextView:
             flat += [each + [filling] * (length - len(each)) for each in found]
         filled = torch.tensor(flat, dtype=torch.int64)
         return filled.unflatten(0, (-1, most)) if self.apart or self.overlap is not None else filled
+
+
+def require_columns(columns: Sequence[str], texts: Mapping[str, Sequence[Any]]) -> None:
+    """Raises CompatibilityError where a column that is to be read is not among the texts."""
+    missing = [name for name in columns if name not in texts]
+    if missing:
+        raise CompatibilityError(f"inputs.columns: the data have no text {missing[0]!r}; they have {sorted(texts)}")

@@ -291,7 +291,10 @@ def _stage_contradictions(
         yield (*where, "objective"), "every weight is 0, so nothing would be learnt"
     for name, term in stage.objective.items():
         path = (*where, "objective", name)
-        task = next(iter(recipe.tasks.values()))
+    task = next(iter(recipe.tasks.values()))
+    if task.answers_are_places and any(each.kind == "transfer" for each in stage.training.augmentation):
+        what = f"transfer moves the words of a text, and the targets of {task.kind} are places in it; remove it"
+        yield (*where, "training", "augmentation"), what
         if task.target not in term.targets:
             wanted = " or ".join(sorted(term.targets))
             yield path, f"{_kind(term)} is for {wanted}, and {task.kind} has {TARGETS[task.target]}"
