@@ -75,7 +75,6 @@ def test_texts_without_a_pair_are_refused() -> None:
         bound(EmbeddingContrast(), 5)
 
 
-@pytest.mark.xfail(strict=True, reason="embedding.bind_embedding: any multiple of the teacher's width is let in")
 def test_23_a_width_that_would_be_of_more_than_two_texts_is_refused() -> None:
     """Data have two columns of text at most: 32 numbers against 8 are two texts of 16, and no four of 8."""
     with pytest.raises(CompatibilityError, match=r"task\.features"):

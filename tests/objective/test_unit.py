@@ -146,22 +146,7 @@ def test_11_more_padding_changes_neither_value_nor_gradient(
         assert_same(learn(objective, student, teacher, [as_batch(inputs)]), expected)
 
 
-@pytest.mark.parametrize(
-    "term",
-    [
-        *FEATURES,
-        *(
-            pytest.param(
-                each,
-                marks=pytest.mark.xfail(
-                    strict=True, reason="unit.Choice.count: rows without a token count on attention"
-                ),
-            )
-            for each in ATTENTION
-        ),
-    ],
-    ids=name_of,
-)
+@pytest.mark.parametrize("term", [*FEATURES, *ATTENTION], ids=name_of)
 def test_11_a_row_without_any_token_changes_neither_value_nor_gradient(
     term: Any, student: nn.Module, teacher: nn.Module, described: Described
 ) -> None:
@@ -300,9 +285,6 @@ def test_23_a_teacher_that_reads_to_another_length_is_refused(
             learn(bound(term, described), student, teacher, [batch])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="unit.Choice: the teacher's own mask is not looked at, so tokens may be misaligned"
-)
 @pytest.mark.parametrize("term", [Hints(), AttentionMaps()], ids=name_of)
 def test_23_a_teacher_whose_texts_have_other_tokens_is_refused(
     term: Any, student: nn.Module, teacher: nn.Module, described: Described
@@ -312,6 +294,16 @@ def test_23_a_teacher_whose_texts_have_other_tokens_is_refused(
     batch = as_batch(padded(TEXTS), teacher=padded(other))
     with pytest.raises(CompatibilityError):
         learn(bound(term, described), student, teacher, [batch])
+
+
+def test_a_teacher_that_is_not_asked_live_has_no_input_to_compare(described: Described) -> None:
+    batch = as_batch(padded(TEXTS))
+    kept = Batch(batch.ids, {"student": batch.inputs["student"]}, batch.targets, batch.present)
+    said = {Tap("tokens"): randn(5, 6, 4)}
+    given = Choice(kept, task="main", view="student").given(
+        Hints(teacher="teacher"), "token", Outputs(randn(5, 3), said), Outputs(randn(5, 3), said)
+    )
+    assert given.student.taps[Tap("tokens")].shape == (sum(map(len, TEXTS)), 4)
 
 
 def test_an_input_without_a_mask_is_named(student: nn.Module, teacher: nn.Module, described: Described) -> None:
@@ -400,6 +392,24 @@ def test_answers_carry_the_number_of_their_example() -> None:
     assert given.mask is None
 
 
+def test_11_a_kept_answer_is_as_wide_as_the_batch_and_no_wider() -> None:
+    """The kept one has places for the windows of longer texts, of which nothing is said."""
+    batch = Batch(
+        ids=torch.tensor([7]),
+        inputs={},
+        targets={"main": torch.tensor([[0, 1]])},
+        present={"main": torch.ones(1, 2, dtype=torch.bool)},
+        positions={"main": torch.ones(1, 2, dtype=torch.bool)},
+    )
+    student, teacher = randn(1, 2, 3), randn(1, 2, 3, seed=1)
+    kept = F.pad(teacher, (0, 4), value=-torch.inf)
+    choice = Choice(batch, task="main", view="student")
+    given = choice.given(SoftTargets(), "answer", Outputs(student), Outputs(kept))
+    assert torch.equal(given.teacher_logits, teacher[0])
+    other = choice.given(SoftTargets(), "answer", Outputs(student), Outputs(F.pad(teacher, (0, 4))))
+    assert other.teacher_logits.shape == (2, 7)  # something is said there, so the two do not fit
+
+
 def test_24_a_teacher_that_answers_for_other_tokens_is_refused() -> None:
     for other in (randn(2, 5, 3), randn(1, 4, 3)):
         with pytest.raises(CompatibilityError, match=r"for \[2, 4\] tokens and the teacher for .* the same tokenizer"):
@@ -443,9 +453,6 @@ def test_tokens_carry_the_number_of_their_example() -> None:
     assert given.teacher.taps[Tap("tokens")].shape == (sum(map(len, TEXTS)), 4)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="unit.unit_of: a term that compares labelled examples is let in where tokens have labels"
-)
 def test_a_term_that_compares_labelled_texts_is_refused_where_tokens_have_the_labels(described: Described) -> None:
     objective = bound(SupervisedContrast(), described)
     batch = Batch(

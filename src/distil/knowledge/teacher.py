@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distil.core.errors import CompatibilityError
 from distil.data.batch import Batch
@@ -78,10 +79,8 @@ class FrozenTeacher:
             outputs = self.observe(batch.to(self._device), taps)
             ids.append(batch.ids)
             said.append(Outputs(outputs.logits.float().cpu(), {t: v.float().cpu() for t, v in outputs.taps.items()}))
-        logits = torch.cat([each.logits for each in said])
-        return Kept(
-            torch.cat(ids), Outputs(logits, {tap: torch.cat([each.taps[tap] for each in said]) for tap in taps})
-        )
+        taken = {tap: torch.cat([each.taps[tap] for each in said]) for tap in taps}
+        return Kept(torch.cat(ids), Outputs(_joined([each.logits for each in said]), taken))
 
     def close(self) -> None:
         """Removes the hooks of the last observation."""
@@ -107,6 +106,12 @@ class FrozenTeacher:
         # the module may also live in somebody's parent module, whose train() reaches it
         if any(module.training for module in self._model.modules()):
             self._model.eval()
+
+
+def _joined(logits: Sequence[Tensor]) -> Tensor:
+    """Answers of all batches; where there are fewer windows than elsewhere, nothing is said of the places beyond."""
+    width = max(each.shape[-1] for each in logits)
+    return torch.cat([F.pad(each, (0, width - each.shape[-1]), value=-torch.inf) for each in logits])
 
 
 class _Reorder(nn.Module):

@@ -12,7 +12,7 @@ from distil.data.batch import Batch
 from distil.models.tap import Outputs, Tap
 from distil.objective.alignment import is_per_token
 from distil.objective.term import Binding, BoundTerm, TermInput
-from distil.objective.term_config import TermConfig
+from distil.objective.term_config import TeacherTermConfig, TermConfig
 
 Unit: TypeAlias = Literal["answer", "example", "token"]
 # answer: on what networks say in the end: one for each example, or for each token of tasks that answer for tokens
@@ -60,27 +60,54 @@ class Choice:
             return int(self._answers(term).sum())
         if unit == "token" and term.scope == "example":
             return int(self._real().sum())
-        return int(self._present.sum()) if self._needs(term) else len(self._batch)
+        chosen = self._chosen(term, unit)
+        return len(self._batch) if chosen is None else int(chosen.sum())
 
     def given(self, term: TermConfig, unit: Unit, student: Outputs, teacher: Outputs | None) -> TermInput:
         """What student and teacher say about the units that the term supervises."""
         labels, ids = self._labels, self._batch.ids
         if unit == "answer" and self._positions is not None:
             return self._of_answers(self._answers(term), student, teacher)
+        if unit == "token" or term.knowledge == "attention":
+            self._require_same_tokens(term)
         if unit == "token":
             student, teacher, ids = self._of_tokens(term, student, teacher)
         mask = self._mask() if unit == "example" else None
-        given = TermInput(student, teacher, labels, ids, mask)
-        return _rows(given, self._present) if self._needs(term) and not bool(self._present.all()) else given
+        given, chosen = TermInput(student, teacher, labels, ids, mask), self._chosen(term, unit)
+        return given if chosen is None or bool(chosen.all()) else _rows(given, chosen)
 
-    def _needs(self, term: TermConfig) -> bool:
-        return term.needs_labels and self._positions is None
+    def _chosen(self, term: TermConfig, unit: Unit) -> Tensor | None:
+        """The examples that the term supervises: labelled, if it needs that, and on attention not empty; None: all."""
+        mask = self._mask() if unit == "example" and term.knowledge == "attention" else None
+        if not term.needs_labels:
+            return None if mask is None else mask.any(dim=1)
+        if self._positions is not None:
+            raise CompatibilityError(
+                f"a term of kind {getattr(term, 'kind', type(term).__name__)} needs one label for each text, and this "
+                "task has them for tokens; remove the term"
+            )
+        return self._present if mask is None else self._present & mask.any(dim=1)
+
+    def _require_same_tokens(self, term: TermConfig) -> None:
+        """Kept values have no input in the batch; those of layers of texts are never kept."""
+        name = term.teacher if isinstance(term, TeacherTermConfig) else None
+        if name is None or name not in self._batch.inputs:
+            return
+        ours, theirs = self._mask(), real_tokens(self._batch.inputs[name])
+        if ours is None or theirs is None or ours.shape != theirs.shape or bool((ours == theirs).all()):
+            return
+        raise CompatibilityError(
+            f"some texts have another number of tokens for the teacher {name!r} than for the student; terms on layers "
+            "need a student and a teacher that read texts by the same tokenizer and to the same length"
+        )
 
     def _answers(self, term: TermConfig) -> Bool[Tensor, "batch tokens"]:
         assert self._positions is not None
         return self._positions & self._present if term.needs_labels else self._positions
 
     def _of_answers(self, chosen: Tensor, student: Outputs, teacher: Outputs | None) -> TermInput:
+        if teacher is not None:
+            teacher = _as_wide(teacher, student.logits.shape[-1])
         if teacher is not None and teacher.logits.shape[:2] != student.logits.shape[:2]:
             raise CompatibilityError(
                 f"the student answers for {list(student.logits.shape[:2])} tokens and the teacher for "
@@ -129,6 +156,14 @@ def _reduced(taps: Mapping[Tap, Tensor], mask: Tensor, reduce: Callable[[Tensor,
         else:
             found[tap] = value
     return found
+
+
+def _as_wide(teacher: Outputs, width: int) -> Outputs:
+    """Kept answers have a place for each window of the longest text of all; the batch may have fewer windows."""
+    beyond = teacher.logits[..., width:]
+    if not beyond.numel() or not bool(beyond.isneginf().all()):
+        return teacher
+    return Outputs(teacher.logits[..., :width], teacher.taps, teacher.largest)
 
 
 def _tokens(value: Tensor, mask: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from distil.models.describe import ModelDescription
 from distil.models.tap import Outputs, Tap, tap_shape
 from distil.objective.objective import Requires
 from distil.tasks.classification import ImageClassification
+from distil.tasks.language import texts_of
 from distil.tasks.network import Network
 from distil.tasks.task import Task
 
@@ -111,12 +112,15 @@ class Lectern:
             for name, taps in requires.teacher_taps.items()
             for tap in taps
         )
-        logits = sum(self._answers(name) for name in requires.teacher_outputs) if self._task.answers_for_tokens else 0
+        of_places = self._task.answers_for_tokens or self._task.overlap is not None
+        logits = sum(self._answers(name) for name in requires.teacher_outputs) if of_places else 0
         return 4 * len(self._examples) * (sum(values) + logits)
 
     def _answers(self, name: str) -> int:
         view, description = self._teachers[name][0].view, self.descriptions[name]
         assert isinstance(view, TextView)
+        if self._task.overlap is not None:  # starts and ends in as many windows as the longest text has
+            return 2 * view.max_length * max(map(len, view.windows(texts_of(self._examples).columns)))
         return view.max_length * description.num_classes
 
     def _kept(self, name: str, taps: Sequence[Tap]) -> Kept:
