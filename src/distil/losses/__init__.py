@@ -26,8 +26,10 @@ from distil.losses.logit import (
 from distil.losses.map import channel_softmax_kl, flow_matrix, selectivity_mmd, spatial_attention_error
 from distil.losses.margin import expected_negative_response, margin_squared_error
 from distil.losses.masked import hide_at_random
+from distil.losses.memory_flat import FlatLoss, FlatTerm, TeacherStates, memory_flat_loss, memory_flat_values
 from distil.losses.multi_level import class_gram_distance, example_gram_distance, multi_temperature_kl
 from distil.losses.multilabel import binary_cross_entropy, binary_kl
+from distil.losses.output_head import OutputHead
 from distil.losses.regression import attentive_imitation, bounded_regression, error_range, output_squared_error
 from distil.losses.relation import (
     correlation_congruence,
@@ -41,10 +43,15 @@ from distil.losses.smoothing import adjusted_smoothing, smoothed_targets, target
 from distil.losses.sparse import LargestClasses, SampledClasses, draw_samples, largest_classes, sampled_kl, top_k_kl
 from distil.losses.squared_error import feature_squared_error
 from distil.losses.variational import gaussian_negative_log_likelihood
+from distil.losses.vocabulary import shared_logits, shared_mass
 
 __all__ = [
+    "FlatLoss",
+    "FlatTerm",
     "LargestClasses",
+    "OutputHead",
     "SampledClasses",
+    "TeacherStates",
     "adjusted_smoothing",
     "attention_kl",
     "attention_map_mse",
@@ -79,6 +86,8 @@ __all__ = [
     "log_mean_similarity",
     "logit_mse",
     "margin_squared_error",
+    "memory_flat_loss",
+    "memory_flat_values",
     "multi_temperature_kl",
     "neighbourhood_kl",
     "noise_contrast",
@@ -93,6 +102,8 @@ __all__ = [
     "reverse_kl",
     "sampled_kl",
     "selectivity_mmd",
+    "shared_logits",
+    "shared_mass",
     "similarity_preserving",
     "similarity_profile",
     "skew_kl",

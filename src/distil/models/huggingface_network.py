@@ -261,7 +261,8 @@ def _last(real: Int[Tensor, "batch tokens"]) -> Int[Tensor, " batch"]:
 def _token_at(
     hidden: Float[Tensor, "batch tokens features"], places: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch features"]:
-    return hidden[torch.arange(len(hidden), device=hidden.device), places]
+    # of the shape, as a length would be a number in an exported graph and not the size of the batch
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), places]
 
 
 def _logits(hidden: Float[Tensor, "*batch features"], parts: OutputHeadParts) -> Float[Tensor, "*batch vocabulary"]:

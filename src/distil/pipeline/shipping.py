@@ -53,7 +53,7 @@ def ship(context: Context, student: TrainedStudent, faculty: Faculty) -> Path:
 
 def _ship_weights(context: Context, student: TrainedStudent) -> Path:
     view = student.network.view
-    preprocessing = view.describe(context.splits.train.class_names)
+    preprocessing = context.task.describe(view, context.splits.train.class_names)
     model = {
         "format": 1,
         "arm": student.arm,
@@ -97,7 +97,7 @@ def _export(context: Context, folder: str, network: Network, precision: Precisio
     """One artefact with its parity; both are stages, so that after a flipped byte only that one is made again."""
     splits, task = context.splits, context.task
     model, view = for_export(network)
-    preprocessing = view.describe(splits.train.class_names)
+    preprocessing = task.describe(view, splits.train.class_names)
     extra = {} if isinstance(view, View) else {"tokenizer.json": view.tokenizer.to_str(pretty=True).encode()}
 
     def save(samples: Samples | None, target: Path) -> Sequence[Path]:
