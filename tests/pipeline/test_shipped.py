@@ -6,13 +6,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
+from torch import Tensor, nn
 
 from distil.core.errors import DataError, IntegrityError
 from distil.core.files import read_json
+from distil.data.view import View
 from distil.evaluate.prediction import load_predictions
 from distil.pipeline.run import RunResult, run
-from distil.pipeline.shipped import load
+from distil.pipeline.shipped import ShippedStudent, load
 from distil.recipe.load import parse_recipe
+from distil.tasks.choice import make_task
+from distil.tasks.config import (
+    CausalLanguageModelConfig,
+    MultiLabelConfig,
+    QuestionAnsweringConfig,
+    RankingConfig,
+    SentenceEmbeddingConfig,
+    TaskConfig,
+    TokenClassificationConfig,
+)
 from tests.pipeline.conftest import SMALL
 
 
@@ -50,6 +62,42 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path: Path) -> None:
 def test_images_of_another_shape_are_refused(finished: RunResult) -> None:
     with pytest.raises(DataError, match=r"images have shape \[8, 8\]"):
         load(finished.directory).logits(np.zeros((8, 8), dtype=np.uint8))
+
+
+# what it decides, by its task
+
+
+class Says(nn.Module):
+    """The same for each of three examples, whatever they are."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.tensor([[1.5, -0.1], [0.1, 0.2], [-2.0, -1.0]])
+
+
+def saying(task: TaskConfig) -> ShippedStudent:
+    return ShippedStudent(Says(), ("a", "b"), View(1, 8, 8, (0.0,), (1.0,)), make_task(task))
+
+
+IMAGES = np.zeros((3, 1, 8, 8), dtype=np.uint8)
+
+
+def test_of_several_classes_each_that_holds_is_named() -> None:
+    assert saying(MultiLabelConfig()).predict(IMAGES) == [("a",), ("a", "b"), ()]
+    assert saying(RankingConfig()).predict(IMAGES) == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (TokenClassificationConfig(), r"answers for tokens .* student/huggingface with transformers"),
+        (QuestionAnsweringConfig(), r"answers for tokens .* student/huggingface with transformers"),
+        (CausalLanguageModelConfig(), r"answers for tokens .* student/huggingface with transformers"),
+        (SentenceEmbeddingConfig(), r"gives embeddings and no classes; call logits"),
+    ],
+)
+def test_a_student_that_has_no_class_for_an_example_says_so(task: TaskConfig, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        saying(task).predict(IMAGES)
 
 
 # a student that answers through its teacher's classifier

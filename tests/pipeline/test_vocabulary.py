@@ -10,10 +10,12 @@ import pytest
 from distil.core.errors import CompatibilityError
 from distil.core.files import read_json
 from distil.data.example import TextExamples
+from distil.data.text_view import TextView
+from distil.data.view import View
 from distil.pipeline.context import Context
 from distil.pipeline.opening import opened
 from distil.pipeline.run import run
-from distil.pipeline.vocabulary import FILE, match_networks, match_readers
+from distil.pipeline.vocabulary import FILE, match_networks, match_readers, record_tokenizers
 from distil.recipe.load import parse_recipe
 from distil.recipe.resolve import resolve
 from distil.tasks.network import Network, build_network
@@ -101,7 +103,6 @@ def test_24_other_tokens_are_refused(context: Context) -> None:
         match_readers(context, student, {"teacher": made(context)}, "distilled")
 
 
-@pytest.mark.xfail(strict=True, reason="vocabulary.match_readers: the length to which both read is not compared")
 def test_23_texts_that_are_cut_at_other_lengths_are_refused(context: Context) -> None:
     with pytest.raises(CompatibilityError, match="max_length"):
         match_readers(context, made(context, max_length=8), {"teacher": made(context, max_length=12)}, "distilled")
@@ -134,3 +135,38 @@ def test_24_a_run_is_stopped_before_any_student_is_trained(tmp_path: Path) -> No
         run(parse_recipe(json.dumps(written)), tmp_path / "run")
     assert (tmp_path / "run" / "teachers").is_dir()
     assert not (tmp_path / "run" / "arms").exists()
+
+
+def test_the_tokenizers_of_a_run_are_on_record(context: Context) -> None:
+    teacher, student, other = made(context).view, made(context, max_length=8).view, made(context, size=40).view
+    record_tokenizers(context, {"big": teacher}, {"scratch": student, "distilled": student})
+    written = read_json(context.directory.path / "data.json")["text"]
+    assert written["columns"] == ["text"]
+    assert isinstance(student, TextView)
+    assert isinstance(teacher, TextView)
+    size = teacher.tokenizer.get_vocab_size()
+    assert written["tokenizers"] == {
+        "student": {"digest": student.digest, "vocabulary": size, "max_length": 8},
+        "big": {"digest": teacher.digest, "vocabulary": size, "max_length": 12},
+    }
+    record_tokenizers(context, {}, {"scratch": student, "distilled": other})
+    written = read_json(context.directory.path / "data.json")["text"]["tokenizers"]
+    assert list(written) == ["student of distilled", "student of scratch"]
+
+
+def test_of_images_no_tokenizer_is_on_record(context: Context) -> None:
+    before = read_json(context.directory.path / "data.json")
+    record_tokenizers(context, {}, {"scratch": View(1, 8, 8, (0.0,), (1.0,))})
+    assert read_json(context.directory.path / "data.json") == before
+
+
+def test_a_writer_may_read_more_than_its_student(tmp_path: Path) -> None:
+    resolved = resolve(parse_recipe(json.dumps(recipe("sequence-to-sequence", tmp_path / "data"))))
+    with opened(resolved, tmp_path / "run") as context:
+        networks = [
+            build_network(
+                config("t5"), inputs(max_length=length), examples=context.splits.train, seed=0, task=context.task
+            )
+            for length in (8, 12)
+        ]
+        match_readers(context, networks[0], {"teacher": networks[1]}, "distilled")

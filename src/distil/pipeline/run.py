@@ -12,6 +12,7 @@ from distil.pipeline.shipping import ship
 from distil.pipeline.student import TrainedStudent, bind_arm, train_student
 from distil.pipeline.teacher import Faculty, prepare_teachers
 from distil.pipeline.tuning import tune_arms
+from distil.pipeline.vocabulary import record_tokenizers
 from distil.recipe.recipe import Recipe
 from distil.recipe.resolve import resolve
 from distil.report.card import write_model_card
@@ -44,8 +45,10 @@ def run(recipe: Recipe, run_directory: str | Path | None = None) -> RunResult:
     path = Path(run_directory) if run_directory is not None else Path("runs") / recipe.name
     with opened(resolved, path) as context:
         faculty = prepare_teachers(context)
-        for name, arm in resolved.arms.items():
-            bind_arm(context, faculty, arm, name)  # what does not fit is known before any student is trained
+        # what does not fit is known before any student is trained
+        students_read = {name: bind_arm(context, faculty, arm, name)[0].view for name, arm in resolved.arms.items()}
+        teachers_read = {name: teacher.network.view for name, teacher in faculty.teachers.items()}
+        record_tokenizers(context, teachers_read, students_read)
         context = tune_arms(context, faculty)
         students, flag = _train_all(context, faculty)
         evaluation = evaluate(context, faculty, students)

@@ -24,9 +24,11 @@ from distil.models.load import build_model, load_weights
 from distil.models.reuse import with_classifier_of
 from distil.models.text_config import HuggingFaceModelConfig
 from distil.pipeline.text_shipping import FOLDER
+from distil.tasks import multi_label
 from distil.tasks.choice import make_task
 from distil.tasks.config import TaskConfig
 from distil.tasks.score import score
+from distil.tasks.task import Task
 from distil.tasks.text_network import build_text_model
 
 
@@ -38,11 +40,13 @@ class ShippedStudent:
         model: from the view's output to logits, or to embeddings.
         class_names: of its outputs; none where they are embeddings.
         view: from pixels in 0..1, or from texts, to its input.
+        task: what it says about an example.
     """
 
     model: nn.Module
     class_names: tuple[str, ...]
     view: AnyView
+    task: Task
 
     def logits(self, examples: np.ndarray | Sequence[str] | Sequence[tuple[str, ...]]) -> Tensor:
         """What it says of each example: logits, or an embedding.
@@ -53,11 +57,28 @@ class ShippedStudent:
         batches = evaluation_batches(self._read(examples), views={"model": self.view}, batch_size=64)
         return score(self.model, batches, view="model").logits
 
-    def predict(self, examples: np.ndarray | Sequence[str] | Sequence[tuple[str, ...]]) -> list[str]:
-        """The class of each image, text or pair of texts."""
-        if not self.class_names:
+    def predict(
+        self, examples: np.ndarray | Sequence[str] | Sequence[tuple[str, ...]]
+    ) -> list[str] | list[tuple[str, ...]]:
+        """The class of each image, text or pair of texts; of texts that may have several, all of each.
+
+        Raises:
+            DataError: the student's task has no classes of whole examples.
+        """
+        if self.task.target == "embeddings":
             raise DataError("this student gives embeddings and no classes; call logits")
-        return [self.class_names[index] for index in self.logits(examples).argmax(dim=-1).tolist()]
+        if self.task.answers_for_tokens or self.task.head == "spans":
+            raise DataError(
+                "this student answers for tokens and gives no class of a whole text; load the folder "
+                f"student/{FOLDER} with transformers"
+            )
+        logits = self.logits(examples)
+        if self.task.target == "multi-label":
+            return [self._names(row) for row in multi_label.decisions(logits)]
+        return [self.class_names[index] for index in logits.argmax(dim=-1).tolist()]
+
+    def _names(self, chosen: Tensor) -> tuple[str, ...]:
+        return tuple(name for name, holds in zip(self.class_names, chosen.tolist(), strict=True) if holds)
 
     def _read(self, examples: np.ndarray | Sequence[str] | Sequence[tuple[str, ...]]) -> Examples:
         if isinstance(self.view, View):
@@ -105,12 +126,12 @@ def load(run_directory: str | Path, *, make: Callable[[], nn.Module] | None = No
         model = with_classifier_of(model, torch.zeros(1, *image_shape), **described["reused_classifier"])
     load_weights(model, FileWeights(path=str(folder / "model.safetensors")))
     means, deviations = (tuple(facts["preprocessing"][name]) for name in ("mean", "std"))
-    return ShippedStudent(model.eval(), class_names, View(*image_shape, mean=means, std=deviations))
+    return ShippedStudent(model.eval(), class_names, View(*image_shape, mean=means, std=deviations), _task(described))
 
 
 def _load_text(folder: Path, facts: dict[str, Any]) -> ShippedStudent:
     described, class_names = read_json(folder / "model.json"), tuple(facts["class_names"])
-    task = make_task(TypeAdapter(TaskConfig).validate_python(described["task"]))
+    task = _task(described)
     view = TextView(
         load_tokenizer(folder),
         tuple(facts["preprocessing"]["columns"]),
@@ -120,13 +141,17 @@ def _load_text(folder: Path, facts: dict[str, Any]) -> ShippedStudent:
         pad_id=facts["input"]["pad_id"],
     )
     if (folder / FOLDER).is_dir():
-        config: ModelConfig = HuggingFaceModelConfig(path=str(folder / FOLDER))
+        config: ModelConfig = HuggingFaceModelConfig(path=str(folder / FOLDER), **(described["embedding"] or {}))
     else:
         config = TypeAdapter(ModelConfig).validate_python(described["model"])
     outputs = len(class_names) or None
     weights = FileWeights(path=str(folder / "model.safetensors"))
     model = build_text_model(config, view, num_outputs=outputs, task=task, seed=0, weights=weights)
-    return ShippedStudent(model.eval(), class_names, view)
+    return ShippedStudent(model.eval(), class_names, view, task)
+
+
+def _task(described: dict[str, Any]) -> Task:
+    return make_task(TypeAdapter(TaskConfig).validate_python(described["task"]))
 
 
 def _model_config(described: dict[str, Any], make: Callable[[], nn.Module] | None) -> ModelConfig:

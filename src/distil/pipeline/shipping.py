@@ -22,7 +22,7 @@ from distil.models.reuse import ReusedClassifier
 from distil.pipeline.context import Context
 from distil.pipeline.student import TrainedStudent
 from distil.pipeline.teacher import Faculty, ReadyTeacher
-from distil.pipeline.text_shipping import for_export, save_text_student
+from distil.pipeline.text_shipping import for_export, pooling_of, save_text_student
 from distil.pipeline.training import save_trained
 from distil.tasks.network import Network
 from distil.tasks.score import score
@@ -61,6 +61,7 @@ def _ship_weights(context: Context, student: TrainedStudent) -> Path:
         "task": next(iter(context.recipe.tasks.values())).model_dump(mode="json"),
         "model": None if student.config.model is None else student.config.model.model_dump(mode="json"),
         "reused_classifier": _reused(student.network.model),
+        "embedding": pooling_of(student.network.model),
     }
 
     def save(_: None, folder: Path) -> list[Path]:
@@ -98,6 +99,7 @@ def _export(context: Context, folder: str, network: Network, precision: Precisio
     splits, task = context.splits, context.task
     model, view = for_export(network)
     preprocessing = task.describe(view, splits.train.class_names)
+    of_images = isinstance(view, View)  # the int8 of texts takes its ranges from each token
     extra = {} if isinstance(view, View) else {"tokenizer.json": view.tokenizer.to_str(pretty=True).encode()}
 
     def save(samples: Samples | None, target: Path) -> Sequence[Path]:
@@ -106,7 +108,7 @@ def _export(context: Context, folder: str, network: Network, precision: Precisio
             target,
             model=model,
             samples=samples,
-            calibration=_calibration(splits.train, view, task) if precision == "int8" else None,
+            calibration=_calibration(splits.train, view, task) if precision == "int8" and of_images else None,
             preprocessing=preprocessing,
             precision=precision,
             extra_files=extra,
@@ -161,7 +163,7 @@ def _samples(model: nn.Module, examples: Examples, view: AnyView, task: Task) ->
 
 
 def _calibration(examples: Examples, view: AnyView, task: Task) -> Any:
-    """Inputs from the training split, drawn once, that set the ranges of the integers."""
+    """Images of the training split, drawn once, that set the ranges of the integers."""
     rows = epoch_order(len(examples), seed=derive("calibration"), epoch=0)[:CALIBRATION_EXAMPLES]
     batches = evaluation_batches(examples.select(rows), views={"model": view}, batch_size=task.evaluation_batch)
     return _arrays(join_rows([batch.inputs["model"] for batch in batches]))
