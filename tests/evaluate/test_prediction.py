@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distil.core.errors import ResourceError
-from distil.evaluate.prediction import Predictions, load_predictions, save_predictions
+from distil.core.errors import NumericError, ResourceError
+from distil.core.files import read_json, write_json
+from distil.evaluate.prediction import Predictions, finite_metrics, load_predictions, save_predictions
 
 from .conftest import drawn, predictions
 
@@ -69,3 +70,15 @@ def test_5_probabilities_are_computed_in_log_space_and_float64() -> None:
     log_probabilities = predictions([[1e4, 0, -1e4], [0, 0, 0]], [0, 0]).log_probabilities
     assert log_probabilities.dtype == np.float64
     np.testing.assert_allclose(log_probabilities, [[0, -1e4, -2e4], [-np.log(3)] * 3], rtol=1e-15)
+
+
+def test_metrics_that_are_not_finite_are_null_in_json(tmp_path: Path) -> None:
+    found = finite_metrics({"bits": 2.5, "perplexity": np.inf, "odd": np.nan}, headline="bits", where="teachers/big")
+    write_json(tmp_path / "evaluation.json", found)
+    assert read_json(tmp_path / "evaluation.json") == {"bits": 2.5, "perplexity": None, "odd": None}
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_headline_metric_that_is_not_finite_stops_the_run(value: float) -> None:
+    with pytest.raises(NumericError, match=r"^teachers/big: bits is -?(inf|nan), so this model cannot be compared"):
+        finite_metrics({"bits": value}, headline="bits", where="teachers/big")

@@ -1,6 +1,7 @@
 """Predictions: what a model said about each example of the test split, as numpy arrays and as a Parquet file."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from scipy.special import log_softmax
 
+from distil.core.errors import NumericError
 from distil.core.files import saving
 
 
@@ -73,6 +75,20 @@ class Assessment:
     values: Float[np.ndarray, " units"]
     metrics: Mapping[str, float]
     predictions: Predictions | None = None
+
+
+def finite_metrics(metrics: Mapping[str, float], *, headline: str, where: str) -> dict[str, float | None]:
+    """Metrics as JSON can hold them: null for one that is not a finite number, as the perplexity of a poor model.
+
+    Raises:
+        NumericError: the headline metric is not finite, so that nothing could be compared.
+    """
+    if not math.isfinite(metrics[headline]):
+        raise NumericError(
+            f"{where}: {headline} is {metrics[headline]}, so this model cannot be compared with another. Its outputs "
+            "are not finite or far too large; look at its weights, or train it with a lower learning rate"
+        )
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def save_values(assessment: Assessment, path: Path) -> Path:

@@ -17,6 +17,7 @@ from distil.evaluate.gallery import choose_examples, gallery_record, png
 from distil.evaluate.prediction import (
     Assessment,
     Predictions,
+    finite_metrics,
     load_predictions,
     load_values,
     save_predictions,
@@ -230,11 +231,14 @@ def _write_evaluation(
     reference: Assessment | None,
 ) -> None:
     class_names, predictions = context.splits.train.class_names, assessment.predictions
+    metrics = finite_metrics(assessment.metrics, headline=context.task.metric, where=folder)
+    if infinite := [name for name, value in metrics.items() if value is None]:
+        context.notice(f"{folder}, test: not a finite number and written as null: {', '.join(infinite)}")
     record = {
         "format": 1,
         "split": "test",
         "num_examples": len(assessment.values),
-        "metrics": dict(assessment.metrics),
+        "metrics": metrics,
         "num_parameters": description.num_parameters,
         "size_bytes": description.size_bytes,
         "multiply_accumulates": description.multiply_accumulates,
@@ -247,7 +251,7 @@ def _write_evaluation(
     }
     if predictions is not None:
         said = reference.predictions if reference is not None else None
-        record["metrics"] = {**assessment.metrics, **(fidelity(predictions, said) if said is not None else {})}
+        record["metrics"] = {**metrics, **(fidelity(predictions, said) if said is not None else {})}
         record["per_class"] = per_class(predictions, class_names)
         record["confusion"] = confusion(predictions, len(class_names))
         record["reliability"] = reliability(predictions)

@@ -15,6 +15,7 @@ from distil.core.files import digest, read_json, saving, write_json
 from distil.core.seeds import derive
 from distil.data.example import Examples
 from distil.data.feed import AnyView, Feed
+from distil.evaluate.prediction import finite_metrics
 from distil.objective.objective import Objective
 from distil.pipeline.context import Context
 from distil.pipeline.lesson import Lectern
@@ -136,15 +137,19 @@ def train_once(
 
 
 def describe_trained(context: Context, network: Network, trained: Trained) -> TrainedModel:
-    """The kept state with its validation metrics."""
+    """The kept state with its validation metrics, as far as they are finite numbers."""
     network.model.load_state_dict(dict(trained.weights))
     network.model.to(context.placement.device)
+    validation = measure_on_validation(context, network.model, network.view)
+    if validation is not None:
+        known = finite_metrics(validation, headline=context.task.metric, where="the validation split")
+        validation = {name: value for name, value in known.items() if value is not None}
     return TrainedModel(
         weights=trained.weights,
         epochs=trained.epochs,
         kept_epoch=trained.kept_epoch,
         still_improving=trained.still_improving,
-        validation=measure_on_validation(context, network.model, network.view),
+        validation=validation,
     )
 
 
