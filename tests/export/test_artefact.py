@@ -284,7 +284,9 @@ def test_what_does_not_fit_a_text_model_is_refused_before_anything_is_written(
 def test_a_language_model_is_refused(text_models: dict[str, TextModel], tmp_path: Path) -> None:
     each = text_models["tags"]
     samples = Samples(each.samples.inputs, each.samples.reference)
-    with pytest.raises(ExportError, match=r"causal-lm comes with its own issue; .* folder is in student/huggingface"):
+    with pytest.raises(
+        ExportError, match=r"a language model gives, are not exported; .* folder is in student/huggingface"
+    ):
         each.write(tmp_path, "fp32", samples=samples, preprocessing=each.card | {"class_names": []})
 
 

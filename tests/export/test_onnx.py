@@ -15,7 +15,7 @@ from torch import nn
 
 from distil.core.errors import ExportError, MissingExtraError
 from distil.export import onnx as export
-from distil.export.onnx import export_onnx, quantize_onnx, require_exportable
+from distil.export.onnx import export_onnx, quantize_onnx
 from distil.export.row_quantisation import quantize_rows
 
 from . import texts
@@ -356,19 +356,6 @@ def test_an_output_may_have_the_name_of_something_inside(text_artefacts: Path) -
     names = [name for node in graph.node for name in node.output]
     assert names.count("embedding") == 1
     assert "embedding/inside" in names
-
-
-@pytest.mark.parametrize("kind", ["causal-lm", "masked-lm", "seq2seq", "spans"])
-def test_kinds_without_export_are_refused(kind: str) -> None:
-    with pytest.raises(
-        ExportError, match=f"^export of kind {kind} comes with its own issue; the student's Hugging Face"
-    ):
-        require_exportable(kind)
-
-
-def test_kinds_with_export_are_not_refused() -> None:
-    for kind in ("classes", "token-classes", "embedding"):
-        require_exportable(kind)
 
 
 class MiniLm(nn.Module):

@@ -22,7 +22,7 @@ from distil.export.integrity import (
     SAMPLES_FILE,
     write_record,
 )
-from distil.export.onnx import export_onnx, quantize_onnx, require_exportable
+from distil.export.onnx import export_onnx, quantize_onnx
 from distil.export.row_quantisation import quantize_rows
 from distil.export.samples import MASK, Inputs, Samples, Tokens, take
 from distil.export.samples import serialise as _serialise
@@ -123,7 +123,10 @@ def _check_preprocessing(preprocessing: dict[str, Any], samples: Samples) -> Non
         raise ExportError(f"{PREPROCESSING_FILE}: the keys {', '.join(missing)} are missing.")
     names = preprocessing["class_names"]
     if samples.of_tokens and not names:
-        require_exportable("causal-lm")
+        raise ExportError(
+            f"{PREPROCESSING_FILE}: logits of tokens without class names, as a language model gives, are not exported; "
+            "the student's Hugging Face folder is in student/huggingface."
+        )
     num_classes = samples.reference.shape[-1]
     if len(names) != num_classes and (names or samples.targets is not None):
         raise ExportError(f"{PREPROCESSING_FILE}: {len(names)} class names for a model with {num_classes} classes.")

@@ -34,7 +34,6 @@ _QUANTISED_OPERATORS = [
     "Conv", "Gemm", "MatMul",
     "Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Relu",
 ]  # fmt: skip
-EXPORTED_KINDS = ("classes", "token-classes", "embedding")
 
 _SMALL_MODEL_WEIGHTS = 1_000_000
 _CALIBRATION_BATCH = 64
@@ -308,22 +307,6 @@ def _quiet_exporter() -> Iterator[io.StringIO]:
             yield console
     finally:
         root.removeHandler(silent)
-
-
-def require_exportable(kind: str) -> None:
-    """Looks whether models of a kind are exported: before anything is trained.
-
-    Args:
-        kind: what the model gives, as the tasks name it: ``classes``, ``token-classes``, ``causal-lm``, ...
-
-    Raises:
-        ExportError: they are not.
-    """
-    if kind not in EXPORTED_KINDS:
-        raise ExportError(
-            f"export of kind {kind} comes with its own issue; the student's Hugging Face folder is in "
-            f"student/huggingface. Exported are: {', '.join(EXPORTED_KINDS)}."
-        )
 
 
 def require_exporter() -> None:
