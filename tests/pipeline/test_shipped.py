@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,8 @@ from tests.pipeline.conftest import SMALL
 
 
 def digits() -> np.ndarray:
-    return np.round(load_digits().images * (255 / 16)).astype(np.uint8)[:, None]
+    found: Any = load_digits()
+    return np.round(found.images * (255 / 16)).astype(np.uint8)[:, None]
 
 
 def test_35_the_loaded_student_says_what_was_measured(finished: RunResult) -> None:

@@ -116,7 +116,8 @@ def bootstrap_intervals(
     the interval is that value.
     """
     data, statistic = _resampled(values, groups)
-    drawn = data[0] / data[1] if len(data) > 1 else data[0]
+    first, *sizes = data
+    drawn = first / sizes[0] if sizes else first
     if np.ptp(drawn) <= ROUNDING * np.abs(values).max():
         return [(float(drawn[0]), float(drawn[0]))] * len(confidences)
     intervals: list[Interval] = []
@@ -125,11 +126,11 @@ def bootstrap_intervals(
         resampled = stats.bootstrap(
             data,
             statistic,
-            paired=len(data) > 1,
+            paired=bool(sizes),
             confidence_level=confidence,
             n_resamples=RESAMPLES if resampled is None else 0,
             bootstrap_result=resampled,
-            batch=max(1, RESAMPLED_AT_ONCE // len(data[0])),
+            batch=max(1, RESAMPLED_AT_ONCE // len(first)),
             method="BCa",
             rng=np.random.default_rng(0),
         )
