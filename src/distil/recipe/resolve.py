@@ -29,7 +29,7 @@ from distil.recipe.recipe import (
     TrainStage,
 )
 from distil.recipe.yaml_file import dump_yaml
-from distil.tasks.config import ImageClassificationConfig, TaskConfig, TextClassificationConfig
+from distil.tasks.config import ImageClassificationConfig, RankingConfig, TaskConfig, TextClassificationConfig
 from distil.train.config import PlateauConfig, TrainingConfig
 from distil.tune.config import ChoiceConfig, TuneConfig
 
@@ -234,6 +234,8 @@ def _contradictions(recipe: ResolvedRecipe) -> Iterator[tuple[Path, str]]:
     task = next(iter(recipe.tasks.values()))
     if recipe.export and task.kind not in EXPORTED:
         yield ("export",), f"of {task.kind} nothing is exported yet; the student's folder of transformers is shipped"
+    if recipe.export and isinstance(task, RankingConfig) and task.scorer == "bi-encoder":
+        yield ("export",), "of a bi-encoder nothing is exported yet; the student's folder of transformers is shipped"
     if recipe.tune is not None:
         yield from _tune_contradictions(recipe.tune, recipe)
 
@@ -289,12 +291,12 @@ def _stage_contradictions(
     terms = {name: term for name, term in stage.objective.items() if term.weight > 0}
     if not terms:
         yield (*where, "objective"), "every weight is 0, so nothing would be learnt"
-    for name, term in stage.objective.items():
-        path = (*where, "objective", name)
     task = next(iter(recipe.tasks.values()))
     if task.answers_are_places and any(each.kind == "transfer" for each in stage.training.augmentation):
         what = f"transfer moves the words of a text, and the targets of {task.kind} are places in it; remove it"
         yield (*where, "training", "augmentation"), what
+    for name, term in stage.objective.items():
+        path = (*where, "objective", name)
         if task.target not in term.targets:
             wanted = " or ".join(sorted(term.targets))
             yield path, f"{_kind(term)} is for {wanted}, and {task.kind} has {TARGETS[task.target]}"
