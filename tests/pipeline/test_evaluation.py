@@ -1,12 +1,16 @@
+import math
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
+from distil.core.events import read_events
 from distil.core.files import read_json
 from distil.data.config import DigitsConfig
 from distil.data.split import load_splits
 from distil.evaluate.prediction import load_predictions
 from distil.models.config import MlpConfig
+from distil.pipeline import evaluation
 from distil.pipeline.evaluation import choose_student
 from distil.pipeline.run import RunResult
 from distil.pipeline.student import TrainedStudent
@@ -14,6 +18,7 @@ from distil.pipeline.training import TrainedModel
 from distil.recipe.recipe import Student
 from distil.tasks.classification import ImageClassification
 from distil.tasks.network import build_network
+from tests.pipeline.conftest import Runner
 
 
 def test_36_the_metrics_are_those_of_the_stored_predictions(finished: RunResult) -> None:
@@ -75,3 +80,14 @@ def test_32_the_shipped_student_is_the_best_on_validation(validations: list, exp
 
     students = [student(seed, validation) for seed, validation in enumerate(validations)]
     assert choose_student(students, ImageClassification()).seed == expected
+
+
+def test_a_metric_that_is_not_finite_is_null_and_noticed(run_small: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = evaluation.quality
+    monkeypatch.setattr(evaluation, "quality", lambda said: real(said) | {"perplexity": math.inf})
+    result = run_small("seeds=1", "controls=[scratch]")
+    folder = "arms/distilled/seed-0"
+    assert read_json(result.directory / folder / "evaluation.json")["metrics"]["perplexity"] is None
+    notices = [each["text"] for each in read_events(result.directory / "events.jsonl") if "text" in each]
+    assert f"{folder}, test: not a finite number and written as null: perplexity" in notices
+    assert result.report.is_file()
