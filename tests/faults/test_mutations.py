@@ -27,8 +27,8 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "unlabelled examples are not masked": (
         "objective/unit.py",
-        "if self._needs(term) and not bool(self._present.all()) else given",
-        "if False else given",
+        "return given if chosen is None or bool(chosen.all()) else _rows(given, chosen)",
+        "return given",
         "tests/objective/test_objective.py -k test_11",
     ),
     "the denominator is the micro-batch": (
