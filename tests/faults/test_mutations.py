@@ -1,4 +1,7 @@
-"""Breaks the code on purpose, on a copy, and sees the named test fail by an assertion: the tests can fail."""
+"""Breaks the code on purpose, on a copy, and sees the named test fail by an assertion: the tests can fail.
+
+That the same tests pass on the code as it is, the suite sees by itself.
+"""
 
 import os
 import re
@@ -191,8 +194,6 @@ def test_a_mutation_is_noticed_by_its_test(name: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
-    sound = run_tests(test, tmp_path)
-    assert sound.returncode == 0, sound.stdout
     path = tmp_path / "src" / "distil" / file
     text = path.read_text()
     assert text.count(old) == 1, f"{file} no longer holds {old!r} once; mend this table"
