@@ -41,7 +41,7 @@ class _Watcher(threading.Thread):
         self._seen: dict[Path, list[Mapping[str, Any]]] = {}
         self._done: dict[str, int] = {}
         self._stopped = threading.Event()
-        self._plain_since, self._now = time.monotonic(), ""
+        self._plain_since, self._now, self._line_before = time.monotonic(), "", ""
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -81,7 +81,8 @@ class _Watcher(threading.Thread):
                 self._count(name, event)
                 self._tell(name, event)
         self._bar.update(self._task, completed=sum(self._done.values()), description=self._now or "starting")
-        if self._bar.disable and self._now and time.monotonic() - self._plain_since > SECONDS_BETWEEN_PLAIN_LINES:
+        is_news = self._now not in ("", self._line_before)
+        if self._bar.disable and is_news and time.monotonic() - self._plain_since > SECONDS_BETWEEN_PLAIN_LINES:
             self._line(self._now)
 
     def _new_events(self, path: Path) -> list[Mapping[str, Any]]:
@@ -115,7 +116,7 @@ class _Watcher(threading.Thread):
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
-        self._plain_since = time.monotonic()
+        self._plain_since, self._line_before = time.monotonic(), text
 
 
 def _state(path: Path) -> FileState | None:
