@@ -57,11 +57,6 @@ def test_31_killed_at_a_fault_point_and_resumed_is_equal_in_every_bit(
     assert outcome(directory) == expected
 
 
-def written(folder: Path) -> int:
-    """Bytes that runs have told of what they do."""
-    return sum(path.stat().st_size for path in folder.glob("run/**/events.jsonl"))
-
-
 @pytest.mark.slow
 def test_31_ten_random_kills_leave_the_same_bits(tmp_path: Path) -> None:
     longer = ("export=[]", "training.epochs=25")
@@ -70,10 +65,8 @@ def test_31_ten_random_kills_leave_the_same_bits(tmp_path: Path) -> None:
     moments = random.Random(20261124)
     killed_at = []
     while len(killed_at) < 10:
-        before, process = written(tmp_path), start(command)
-        while written(tmp_path) == before and process.is_alive():  # on a busy machine starting takes long
-            time.sleep(0.005)
-        process.join(moments.uniform(0.0, 0.6))
+        process = start(command)
+        process.join(moments.uniform(0.3, 1.2))
         assert process.is_alive(), f"the run was over after {len(killed_at)} kills; give it more epochs"
         process.kill()
         process.join()
