@@ -20,11 +20,11 @@ check: setup  ## format, lint, types, direction of imports
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-JOBS ?= 2
+JOBS ?= 0
 
-test: setup  ## all tests, JOBS at a time; the second call is for those that compile or export, without the runtime shape checks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not untyped"
-	OMP_NUM_THREADS=1 DISTIL_UNTYPED=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m untyped
+test: setup  ## all tests (JOBS=2: two at a time, for larger machines); the second call is for those that compile or export, without the runtime shape checks
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not untyped"
+	DISTIL_UNTYPED=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m untyped
 
 demo: setup  ## a teacher makes a small student better, with the proof, in about two minutes
 	$(BIN)/distil run recipes/digits.yaml
