@@ -170,3 +170,4 @@ def test_a_writer_may_read_more_than_its_student(tmp_path: Path) -> None:
             for length in (8, 12)
         ]
         match_readers(context, networks[0], {"teacher": networks[1]}, "distilled")
+        assert read_json(context.directory.path / FILE)["distilled"]["teacher"]["kind"] == "equal"
